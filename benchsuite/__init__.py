@@ -1,0 +1,29 @@
+"""benchsuite: when and how latent abstractions emerge in diffusion models.
+
+Everything a plugin needs is importable from here. Importing this package does not import torch.
+"""
+
+from benchsuite.contracts import Codec as Codec
+from benchsuite.contracts import Curve as Curve
+from benchsuite.contracts import Dataset as Dataset
+from benchsuite.contracts import DiffusionModel as DiffusionModel
+from benchsuite.contracts import ExactModel as ExactModel
+from benchsuite.contracts import Factor as Factor
+from benchsuite.contracts import Fork as Fork
+from benchsuite.contracts import Metric as Metric
+from benchsuite.contracts import NoiseSweep as NoiseSweep
+from benchsuite.contracts import Readout as Readout
+from benchsuite.contracts import Recipe as Recipe
+from benchsuite.contracts import Record as Record
+from benchsuite.contracts import Split as Split
+from benchsuite.contracts import Track as Track
+from benchsuite.contracts import UTurn as UTurn
+from benchsuite.contracts import fingerprint_state as fingerprint_state
+from benchsuite.errors import BenchsuiteError as BenchsuiteError
+from benchsuite.errors import MissingDataError as MissingDataError
+from benchsuite.errors import ModelLoadError as ModelLoadError
+from benchsuite.errors import NotApplicableError as NotApplicableError
+from benchsuite.errors import UsageError as UsageError
+from benchsuite.hookspecs import hookimpl as hookimpl
+
+__version__ = "0.1.0"
