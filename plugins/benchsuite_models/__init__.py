@@ -1,0 +1,14 @@
+"""First-party model plugins. Importing this package imports no torch; classes do, when they are used."""
+
+from __future__ import annotations
+
+from benchsuite import DiffusionModel, hookimpl
+from benchsuite_models.empirical_bayes import EmpiricalBayes
+
+
+@hookimpl
+def benchsuite_models() -> list[type[DiffusionModel]]:
+    """Model classes of this package."""
+    return [
+        EmpiricalBayes,
+    ]

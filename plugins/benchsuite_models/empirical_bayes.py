@@ -1,0 +1,251 @@
+"""The exact denoiser of a finite data set: the posterior over its images (the oracle row)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from benchsuite import (
+    Codec,
+    Dataset,
+    ExactModel,
+    NotApplicableError,
+    Split,
+    UsageError,
+    fingerprint_state,
+)
+from benchsuite_models.exact_common import by_factor, check_labels, check_query, choose, one_hot, uniform
+
+if TYPE_CHECKING:
+    import torch
+
+#: Entries of the largest temporary, (rows of x) x (images): 64 MB of float64.
+CHUNK = 2**23
+#: Images converted to float64 at a time.
+BLOCK = 4096
+#: Images encoded at a time.
+ENCODE_BATCH = 256
+
+
+class EmpiricalBayes(ExactModel):
+    """Posterior mean under the uniform prior over the images of a finite data set.
+
+    p(i | x) ∝ exp(-‖x - x_i‖² / 2 sigma²), so every factor's posterior is a sum over images and nothing is
+    learned. On a real data set this is the ideal *of that finite set*, which commits to single images earlier
+    than the population would (collapse: Biroli et al., arXiv 2402.18491); on enumerated data it is the truth.
+
+    The population is the data set's "train" split; for a data set that says it is enumerated, all splits
+    together (items with the same id counted once). With a codec, the images are encoded and x lives in that
+    space: the oracle of a latent model works in that model's latents.
+
+    Distances are float64 throughout: at sigma = 0.01 a float32 dot product is wrong by several nats. Memory
+    is bounded by the population itself plus about 200 MB.
+    """
+
+    name = "empirical-bayes"
+    paper = "2402.18491"
+
+    population: torch.Tensor  #: (N, *shape) float32 (float64 on request), encoded images
+    population_labels: torch.Tensor  #: (N, F) int64
+
+    def __init__(self) -> None:
+        self.sigma_range = (1e-3, 1e4)
+        self._source: Split | None = None
+        self._codec: Codec | None = None
+
+    def bind(self, dataset: Dataset, codec: Codec | None = None) -> None:
+        """Take the images of `dataset` (already loaded), seen through `codec` if one is given.
+
+        Raises:
+            NotApplicableError: if the data set has no images to be the population.
+        """
+        self._source = _population(dataset)
+        if not len(self._source):
+            raise NotApplicableError(f"{self.name}: data set {dataset.name} has an empty population")
+        self._codec = codec
+        self.factors = tuple(dataset.factors)
+        self.shape = tuple(dataset.shape) if codec is None else tuple(codec.shape)
+        # What the space is depends on the instance: it is the space of the model that lends its codec.
+        self.space = "pixels" if codec is None else "latents"  # type: ignore[misc]
+
+    def load(self, device: str = "cpu", dtype: str = "float32") -> None:
+        """Encode the population and put it on `device`.
+
+        Float64 is kept on request; half precision is not, as it would be another data set.
+        """
+        import torch
+
+        if self._source is None:
+            raise UsageError(f"{self.name} is the denoiser of a data set: call bind(dataset) before load")
+        kept = torch.float64 if dtype == "float64" else torch.float32
+        with torch.no_grad():
+            blocks = [
+                self.encode(block.to(device)).to(kept)
+                for block in torch.split(self._source.images, ENCODE_BATCH)
+            ]
+        self.population = torch.cat(blocks)
+        self.shape = tuple(self.population.shape[1:])
+        self.population_labels = self._source.labels.to(device)
+        self._flat = self.population.flatten(1)  # (N, d)
+        self._half_norm = torch.cat(
+            [block.double().square().sum(1) / 2 for block in torch.split(self._flat, BLOCK)]
+        )
+        self._indicator = one_hot(self.population_labels, self.factors)  # (N, sum of K)
+
+    @property
+    def population_size(self) -> int:
+        """Number of images N in the population."""
+        if self._source is None:
+            raise UsageError(f"{self.name} has no population before bind(dataset)")
+        return len(self._source)
+
+    def denoise(
+        self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Mean image of the posterior over the population, or over the images that carry the given labels.
+
+        Rows with equal labels are done together and only see the images with those labels, so a conditional
+        call costs a fraction 1 / K of the unconditional one.
+
+        Args:
+            x: (B, *shape).
+            sigma: (B,), > 0.
+            labels: (B, F) int64, -1 = null; any subset of the factors may be given.
+
+        Returns:
+            (B, *shape), same dtype and device as `x`.
+
+        Raises:
+            UsageError: if no image of the population carries the asked combination of labels.
+        """
+        import torch
+
+        check_query(self.name, self.shape, x, sigma)
+        labels = check_labels(self.name, self.factors, labels, x)
+        out = torch.empty_like(x)
+        for combination in torch.unique(labels, dim=0) if labels.shape[1] else labels[:1]:
+            rows = (labels == combination).all(1).nonzero()[:, 0]
+            images, half_norm = self._carrying(combination)
+            for part in _chunks(rows, len(images)):
+                weights = _log_weights(x[part], sigma[part], images, half_norm).softmax(1)
+                out[part] = _mean(weights, images).to(x.dtype).view(-1, *self.shape)
+        return out
+
+    def posterior(self, x: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
+        """p(factor | x) as {factor: (B, K)}, in the dtype of `x`."""
+        import torch
+
+        parts = [weights @ self._indicator for _, weights in self._weights(x, sigma)]
+        joined = torch.cat(parts) if parts else self._indicator[:0]
+        return by_factor(joined, self.factors, x.dtype)
+
+    def sample_posterior(
+        self, x: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """One image of the population per row, drawn from p(i | x): (B, *shape)."""
+        import torch
+
+        u = uniform((x.shape[0],), x.device, generator)
+        out = torch.empty_like(x)
+        for rows, weights in self._weights(x, sigma):
+            out[rows] = self.population[choose(weights, u[rows])].to(x.dtype)
+        return out
+
+    def prior(self) -> dict[str, torch.Tensor]:
+        """Frequencies of the factors' values in the population, {factor: (K,)} float64."""
+        import torch
+
+        return by_factor(self._indicator.mean(0), self.factors, torch.float64)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """`n` images with their labels, drawn from the population with replacement."""
+        index = (uniform((n,), self.population.device, generator) * len(self.population)).long()
+        return self.population[index], self.population_labels[index]
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, C, H, W) in [-1, 1] => (B, *shape) through the bound codec, if any."""
+        return images if self._codec is None else self._codec.encode(images)
+
+    def decode(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, *shape) => images (B, C, H, W) in [-1, 1] through the bound codec, if any."""
+        return x if self._codec is None else self._codec.decode(x)
+
+    def fingerprint(self) -> str:
+        """Digest of the (encoded) population and its labels."""
+        return fingerprint_state({"population": self.population, "labels": self.population_labels})
+
+    def _carrying(self, combination: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (n, d) with the labels `combination` (F,), -1 = any, and half their squared norms (n,)."""
+        if bool((combination < 0).all()):
+            return self._flat, self._half_norm
+        chosen = ((self.population_labels == combination) | (combination < 0)).all(1)
+        if not bool(chosen.any()):
+            asked = ", ".join(
+                f"{factor.name} = {factor.values[int(value)]}"
+                for factor, value in zip(self.factors, combination, strict=True)
+                if value >= 0
+            )
+            raise UsageError(f"{self.name}: none of the {self.population_size} images has {asked}")
+        return self._flat[chosen], self._half_norm[chosen]
+
+    def _weights(self, x: torch.Tensor, sigma: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (rows, p(i | x) (rows, N) float64), a chunk of rows at a time."""
+        import torch
+
+        check_query(self.name, self.shape, x, sigma)
+        for rows in _chunks(torch.arange(x.shape[0], device=x.device), len(self._flat)):
+            yield rows, _log_weights(x[rows], sigma[rows], self._flat, self._half_norm).softmax(1)
+
+
+def _population(dataset: Dataset) -> Split:
+    """The training split; all splits with equal ids merged where the data set is its own population."""
+    import torch
+
+    train = dataset.split("train")
+    if not dataset.enumerated:
+        return train
+    splits = [train, dataset.split("val"), dataset.split("test")]
+    seen: set[str] = set()
+    kept = []
+    for part in splits:
+        kept.append(
+            torch.tensor([i for i, name in enumerate(part.ids) if name not in seen], dtype=torch.int64)
+        )
+        seen.update(part.ids)
+    return Split(
+        torch.cat([part.images[index] for part, index in zip(splits, kept, strict=True)]),
+        torch.cat([part.labels[index] for part, index in zip(splits, kept, strict=True)]),
+        tuple(part.ids[i] for part, index in zip(splits, kept, strict=True) for i in index.tolist()),
+    )
+
+
+def _chunks(rows: torch.Tensor, images: int) -> tuple[torch.Tensor, ...]:
+    """Cut row numbers (n,) so that rows x images stays within CHUNK."""
+    import torch
+
+    return torch.split(rows, max(1, CHUNK // images)) if rows.numel() else ()
+
+
+def _log_weights(
+    x: torch.Tensor, sigma: torch.Tensor, images: torch.Tensor, half_norm: torch.Tensor
+) -> torch.Tensor:
+    """-‖x - x_i‖² / 2 sigma² up to a constant per row: (b, n) float64.
+
+    ‖x‖² is common to a row and left out; what remains, x·x_i - ‖x_i‖² / 2, is a float64 product.
+    """
+    flat = x.flatten(1).double()
+    out = flat.new_empty(len(flat), len(images))
+    for start in range(0, len(images), BLOCK):
+        end = start + BLOCK
+        out[:, start:end] = flat @ images[start:end].double().T
+    return out.sub_(half_norm).div_(sigma.double().square()[:, None])
+
+
+def _mean(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Σ_i w_i x_i: (b, d) float64. Images that no row gives any weight (most, at small sigma) are skipped."""
+    out = weights.new_zeros(len(weights), images.shape[1])
+    for start in range(0, len(images), BLOCK):
+        part = weights[:, start : start + BLOCK]
+        live = (part > 1e-18).any(0)  # what is dropped sums to under 1e-12 for a million images
+        out += part[:, live] @ images[start : start + BLOCK][live].double()
+    return out
