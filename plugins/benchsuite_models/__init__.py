@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchsuite import DiffusionModel, hookimpl
 from benchsuite_models.empirical_bayes import EmpiricalBayes
+from benchsuite_models.exact_mixture import ExactMixture
 
 
 @hookimpl
@@ -11,4 +12,5 @@ def benchsuite_models() -> list[type[DiffusionModel]]:
     """Model classes of this package."""
     return [
         EmpiricalBayes,
+        ExactMixture,
     ]

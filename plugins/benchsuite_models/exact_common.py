@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchsuite import Factor, UsageError
+from benchsuite import Dataset, ExactModel, Factor, NotApplicableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +63,9 @@ def one_hot(labels: torch.Tensor, factors: Sequence[Factor]) -> torch.Tensor:
     """Labels (N, F) => indicator (N, sum of K) float64, the factors' columns side by side."""
     import torch
 
-    columns = [
-        torch.nn.functional.one_hot(labels[:, i], factor.size) for i, factor in enumerate(factors)
-    ] or [labels.new_zeros(labels.shape[0], 0)]
+    columns = [torch.nn.functional.one_hot(labels[:, i], factor.size) for i, factor in enumerate(factors)] or [
+        labels.new_zeros(labels.shape[0], 0)
+    ]
     return torch.cat(columns, dim=1).double()
 
 
@@ -80,9 +80,7 @@ def by_factor(joined: torch.Tensor, factors: Sequence[Factor], dtype: torch.dtyp
     }
 
 
-def uniform(
-    shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None
-) -> torch.Tensor:
+def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None) -> torch.Tensor:
     """Uniform float64 draws; made where the generator lives, so a CPU seed serves every device."""
     import torch
 
@@ -90,9 +88,7 @@ def uniform(
     return torch.rand(*shape, generator=generator, device=where, dtype=torch.float64).to(device)
 
 
-def normal(
-    shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None
-) -> torch.Tensor:
+def normal(shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None) -> torch.Tensor:
     """Standard normal float64 draws; made where the generator lives, so a CPU seed serves every device."""
     import torch
 
@@ -113,3 +109,18 @@ def choose(weights: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     # Rounding can push u * total onto the last sum; the last entry with weight is then the right one.
     last = (total < total[..., -1:]).sum(-1)
     return torch.minimum(index, last)
+
+
+def check_bound(model: ExactModel, dataset: Dataset) -> None:
+    """Refuse a data set that the model's distribution cannot have produced.
+
+    Raises:
+        NotApplicableError: if the shapes or the factors (names and numbers of values) differ.
+    """
+    mine = (tuple(model.shape), tuple((factor.name, factor.size) for factor in model.factors))
+    theirs = (tuple(dataset.shape), tuple((factor.name, factor.size) for factor in dataset.factors))
+    if mine != theirs:
+        raise NotApplicableError(
+            f"{model.name} is exact for its own distribution, shape and factors {mine}; "
+            f"data set {dataset.name} has {theirs}"
+        )
