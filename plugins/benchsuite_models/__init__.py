@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchsuite import DiffusionModel, hookimpl
 from benchsuite_models.empirical_bayes import EmpiricalBayes
+from benchsuite_models.exact_gaussian import ExactGaussian
 from benchsuite_models.exact_mixture import ExactMixture
 
 
@@ -12,5 +13,6 @@ def benchsuite_models() -> list[type[DiffusionModel]]:
     """Model classes of this package."""
     return [
         EmpiricalBayes,
+        ExactGaussian,
         ExactMixture,
     ]

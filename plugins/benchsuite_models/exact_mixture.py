@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from benchsuite import Codec, Dataset, ExactModel, UsageError, fingerprint_state
 from benchsuite_models.exact_common import (
     by_factor,
@@ -53,6 +55,7 @@ class ExactMixture(ExactModel):
     """
 
     name = "exact-mixture"
+    own_data = True
     paper = "2402.18491"  # speciation in Gaussian mixtures, Biroli et al.
 
     def __init__(
@@ -92,7 +95,8 @@ class ExactMixture(ExactModel):
         m = check_means(means)
         count, width = m.shape
         w = check_weights(weights, count)
-        values, vectors = check_covariances(1.0 if covariances is None else covariances, count, width)
+        given = np.array(1.0 if covariances is None else covariances, dtype=np.float64)
+        values, vectors = check_covariances(given, count, width)
         self.factors, labels = check_factors(factors, count)
         self._component_factors = self.factors
         if dummy is not None:
@@ -104,6 +108,8 @@ class ExactMixture(ExactModel):
         self.shape = (width,)
         self.sigma_range = (1e-3, 1e4)
         self._dtype = torch.float32
+        # Eigenvectors differ between machines, what was given does not.
+        self._given = {"means": m, "weights": w, "covariances": given, "labels": labels}
         self._weights = torch.from_numpy(w)  # (K,)
         self._labels = torch.from_numpy(labels)  # (K, F without dummy)
         self._components: Components
@@ -169,14 +175,12 @@ class ExactMixture(ExactModel):
         return x0.to(self._dtype), labels
 
     def fingerprint(self) -> str:
-        """Digest of means, weights, covariances and labels."""
-        state = {
-            **self._components.state(),
-            "weights": self._weights,
-            "labels": self._labels,
-            "factors": tuple((factor.name, factor.size) for factor in self.factors),
-        }
-        return fingerprint_state(state)
+        """Digest of means, weights, covariances and labels as they were given."""
+        import torch
+
+        given = {name: torch.from_numpy(array) for name, array in self._given.items()}
+        factors = tuple((factor.name, factor.size) for factor in self.factors)
+        return fingerprint_state({**given, "factors": factors})
 
     def _query(self, x: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Checked x (B, d) and sigma (B, 1) in float64."""

@@ -29,9 +29,6 @@ class Components(Protocol):
     def prior_draw(self, k: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """x0 given its component k: (b, d); z (b, d) standard normal."""
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """The tensors that define the components."""
-
     def to(self, device: str) -> Components:
         """The same components on `device`."""
 
@@ -42,6 +39,11 @@ class SharedCovariance:
     def __init__(self, means: torch.Tensor, variances: torch.Tensor, rotation: torch.Tensor) -> None:
         self._means, self._variances, self._rotation = means, variances, rotation
         self._rotated = means @ rotation  # means in the eigenbasis, where everything below happens
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self._means.device
 
     def log_likelihood(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """See `Components`. The quadratic and the determinant in x alone are common to a row."""
@@ -61,10 +63,6 @@ class SharedCovariance:
     def prior_draw(self, k: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """See `Components`."""
         return self._means[k] + (self._variances.sqrt() * z) @ self._rotation.T
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """See `Components`."""
-        return {"means": self._means, "variances": self._variances, "rotation": self._rotation}
 
     def to(self, device: str) -> SharedCovariance:
         """See `Components`."""
@@ -127,11 +125,6 @@ class OwnCovariances:
             deviation = self._variances[component].sqrt() * z[rows]
             out[rows] = self._means[component] + self._out_of(component, deviation)
         return out
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """See `Components`."""
-        state = {"means": self._means, "variances": self._variances}
-        return state if self._rotations is None else {**state, "rotations": self._rotations}
 
     def to(self, device: str) -> OwnCovariances:
         """See `Components`."""
