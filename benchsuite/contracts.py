@@ -88,9 +88,7 @@ class DiffusionModel(ABC):
         """Read weights and put them on `device`. Raise ModelLoadError naming the file and the values."""
 
     @abstractmethod
-    def denoise(
-        self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """Posterior mean E[x0 | x0 + sigma n = x].
 
         Args:
@@ -139,9 +137,7 @@ class ExactModel(DiffusionModel):
         """p(factor) as {factor name: (K,)}."""
         raise NotImplementedError(f"{self.name} does not state its prior")
 
-    def sample(
-        self, n: int, generator: torch.Generator | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """`n` draws from the model: x0 (n, *shape) and labels (n, len(factors)) int64."""
         raise NotImplementedError(f"{self.name} cannot be sampled without data")
 
@@ -258,7 +254,6 @@ class UTurn(ProtocolOptions):
     """Ask for U-turns: noise to sigma, reverse SDE back to 0, judge what comes out."""
 
     protocol: ClassVar[str] = "u_turn"
-    draws: int = 1  #: independent U-turns per (image, level)
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from itertools import pairwise
 
 import torch
 
-Method = Literal["ancestral", "sde-2m", "ode-heun"]
-METHODS: tuple[Method, ...] = ("ancestral", "sde-2m", "ode-heun")
-STOCHASTIC: tuple[Method, ...] = ("ancestral", "sde-2m")
-#: weak order of convergence in the step size, tested on a Gaussian
-ORDER: dict[Method, int] = {"ancestral": 1, "sde-2m": 2, "ode-heun": 2}
+STOCHASTIC = ("ancestral", "sde-2m")
+#: methods and their weak order of convergence in the step size, tested on a Gaussian
+ORDER = {"ancestral": 1, "sde-2m": 2, "ode-heun": 2}
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Noise = Callable[[int], torch.Tensor]
@@ -58,7 +56,7 @@ def reverse(
     starts: Sequence[tuple[int, torch.Tensor]],
     sigmas: Sequence[float],
     *,
-    method: Method = "sde-2m",
+    method: str = "sde-2m",
     noise: Noise | None = None,
     observe: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
@@ -127,11 +125,11 @@ def _heun_step(
 def _check(
     starts: Sequence[tuple[int, torch.Tensor]], sigmas: Sequence[float], method: str, noise: Noise | None
 ) -> None:
-    if method not in METHODS:
-        raise ValueError(f"unknown sampling method {method!r}; known: {', '.join(METHODS)}")
+    if method not in ORDER:
+        raise ValueError(f"unknown sampling method {method!r}; known: {', '.join(ORDER)}")
     if method in STOCHASTIC and noise is None:
         raise ValueError(f"method {method!r} is stochastic and needs a noise source")
-    if not sigmas or min(sigmas) <= 0 or any(b >= a for a, b in zip(sigmas, sigmas[1:], strict=False)):
+    if not sigmas or min(sigmas) <= 0 or any(b >= a for a, b in pairwise(sigmas)):
         raise ValueError(f"noise levels must be positive and strictly descending, got {list(sigmas)}")
     indices = [index for index, _ in starts]
     if not starts or indices != sorted(indices) or not 0 <= indices[0] <= indices[-1] < len(sigmas):

@@ -1,1 +1,12 @@
-"""First-party metric plugins."""
+"""First-party metric plugins: three routes to one posterior."""
+
+from benchsuite import Metric, hookimpl
+from benchsuite_metrics.class_retention import ClassRetention
+from benchsuite_metrics.linear_probe import LinearProbe
+from benchsuite_metrics.mutual_information import MutualInformation
+
+
+@hookimpl
+def benchsuite_metrics() -> list[type[Metric]]:
+    """The metrics that ship with benchsuite."""
+    return [MutualInformation, ClassRetention, LinearProbe]

@@ -1,0 +1,209 @@
+"""Outcomes → the results document: summaries, oracle gaps, ranks, provenance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchsuite.contracts import Curve, FloatArray, Metric
+from benchsuite.plan import Plan
+from benchsuite.results import SCHEMA_VERSION
+from benchsuite.runner import Fault, Outcome
+from benchsuite.statistics import Estimate, Summary, area_between, difference, rank_with_ties, summarise
+from benchsuite.store import key_of
+
+#: (label, split, dataset, factor, metric)
+Cell = tuple[str, str, str, str, str]
+
+
+def assemble(plan: Plan, outcomes: Sequence[Outcome], provenance: dict[str, Any]) -> dict[str, Any]:
+    """The results document, as in `benchsuite.results`."""
+    summaries: dict[Cell, tuple[Curve, Summary]] = {}
+    for outcome in outcomes:
+        for metric, curves in outcome.curves.items():
+            for curve in curves:
+                if not curve.variant:
+                    summaries[_cell(outcome, curve.factor, metric)] = (curve, _summary(plan, curve))
+    gaps: dict[Cell, Estimate] = {}
+    rows = []
+    for outcome in outcomes:
+        for metric in plan.metrics:
+            for factor in _factors(outcome, metric.name):
+                rows.append(_row(plan, outcome, metric, factor, summaries, gaps))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "provenance": provenance,
+        "settings": _plain(plan.settings),
+        "rows": rows,
+        "ranking": _ranking(plan, outcomes, gaps),
+    }
+
+
+def _row(
+    plan: Plan,
+    outcome: Outcome,
+    metric: Metric,
+    factor: str,
+    summaries: dict[Cell, tuple[Curve, Summary]],
+    gaps: dict[Cell, Estimate],
+) -> dict[str, Any]:
+    unit = outcome.unit
+    cell = _cell(outcome, factor, metric.name)
+    row: dict[str, Any] = {
+        "cell_id": key_of({"cell": cell}),
+        "model": unit.spec,
+        "label": unit.label,
+        "family": unit.cls.family,
+        "paper": unit.cls.paper,
+        "oracle": unit.oracle,
+        "space": unit.space,
+        "reference": unit.reference,
+        "dataset": outcome.dataset,
+        "split": unit.split,
+        "metric": metric.name,
+        "metric_version": metric.version,
+        "metric_paper": metric.paper,
+        "unit": metric.unit,
+        "factor": factor,
+        "n_items": None,
+        "draws": None,
+        "entropy": outcome.entropy.get(factor),
+        "scalars": {"log_snr_50": None, "width": None, "gap": None, "area": None},
+        "scalar_notes": {},
+        "flags": [],
+        "curves": [],
+        "readout_accuracy": None,
+        "forward_passes": None,
+        "extra": {},
+    }
+    facts = {name: value for name, value in outcome.facts.items() if value is not None}
+    row |= {
+        key: facts.pop(key, row.get(key, "")) for key in ("model_fingerprint", "dataset_fingerprint", "n_items")
+    }
+    row["readout_accuracy"] = facts.pop("readout_accuracy", None)
+    row["extra"] = facts
+    fault = outcome.faults.get(metric.name)
+    if cell not in summaries and fault is None:
+        fault = Fault("not_applicable", "score", f"{metric.name} says nothing about {factor or 'this data set'}")
+    if fault is not None:
+        return row | {"status": fault.status, "stage": fault.stage, "reason": fault.reason}
+    curve, summary = summaries[cell]
+    scalars = {"log_snr_50": summary.log_snr_50, "width": summary.width} if metric.onset else {}
+    reference = _reference(outcome, factor, metric.name, summaries)
+    if reference is not None and metric.onset:
+        oracle_curve, oracle = reference
+        scalars["gap"] = gaps[cell] = difference(summary.log_snr_50, oracle.log_snr_50)
+        scalars["area"] = area_between(summary, oracle, curve.log_snr, oracle_curve.log_snr)
+    row["scalars"] |= {name: _estimate(value) for name, value in scalars.items()}
+    row["scalar_notes"] = {name: value.note for name, value in scalars.items() if value.note}
+    passes = {need.protocol: outcome.passes[need.protocol] for need in metric.needs}
+    mine = [c for c in outcome.curves[metric.name] if c.factor == factor]
+    row |= {
+        "status": "ok",
+        "stage": "",
+        "reason": "",
+        "n_items": summary.n_items,
+        "draws": len(curve.items) // summary.n_items,
+        "flags": list(curve.flags),
+        "curves": [_curve(plan, outcome, c, summary if c is curve else None) for c in mine],
+        "forward_passes": sum(passes.values()),
+        "extra": facts | _plain(dict(curve.extra)),
+    }
+    return row
+
+
+def _curve(plan: Plan, outcome: Outcome, curve: Curve, summary: Summary | None) -> dict[str, Any]:
+    summary = summary or _summary(plan, curve)
+    native = outcome.native_time(curve.log_snr)
+    return {
+        "variant": curve.variant,
+        "unit": curve.unit,
+        "floor": curve.floor,
+        "ceiling": curve.ceiling,
+        "tap": curve.tap,
+        "log_snr": _numbers(curve.log_snr),
+        "value": _numbers(summary.value),
+        "low": _numbers(summary.low),
+        "high": _numbers(summary.high),
+        "native_time": None if native is None else _numbers(native),
+    }
+
+
+def _ranking(plan: Plan, outcomes: Sequence[Outcome], gaps: dict[Cell, Estimate]) -> list[dict[str, Any]]:
+    """Ranks per (data set, factor) by the mean |oracle gap| over all routes; complete models only."""
+    ranking = []
+    boards: dict[tuple[str, str], list[tuple[str, Estimate]]] = {}
+    routes = [metric.name for metric in plan.metrics if metric.onset]
+    for outcome in outcomes:
+        if outcome.unit.oracle:
+            continue
+        for factor in outcome.factors:
+            found = [gaps.get(_cell(outcome, factor.name, route)) for route in routes]
+            complete = [gap for gap in found if gap is not None and gap.value is not None]
+            if not routes or len(complete) < len(routes):
+                continue  # no rank on incomplete rows
+            score = Estimate(
+                float(np.mean([abs(gap.value) for gap in complete if gap.value is not None])),
+                np.mean([np.abs(gap.replicates) for gap in complete], axis=0),
+            )
+            boards.setdefault((outcome.dataset, factor.name), []).append((outcome.unit.label, score))
+    for (dataset, factor_name), entries in boards.items():
+        for (label, score), rank in zip(entries, rank_with_ties([s for _, s in entries]), strict=True):
+            estimate = _estimate(score)
+            assert estimate is not None
+            ranking.append(
+                {"dataset": dataset, "factor": factor_name, "label": label, "rank": rank}
+                | {"score": estimate["value"], "low": estimate["low"], "high": estimate["high"], "routes": routes}
+            )
+    return ranking
+
+
+def _reference(
+    outcome: Outcome, factor: str, metric: str, summaries: dict[Cell, tuple[Curve, Summary]]
+) -> tuple[Curve, Summary] | None:
+    unit = outcome.unit
+    if unit.reference is None:
+        return None
+    return summaries.get((unit.reference, "train", outcome.dataset, factor, metric))
+
+
+def _factors(outcome: Outcome, metric: str) -> list[str]:
+    """One cell per factor; a cell without factor if the unit failed before its factors were known."""
+    found = [f.name for f in outcome.factors]
+    found += [c.factor for c in outcome.curves.get(metric, ()) if c.factor not in found]
+    return list(dict.fromkeys(found)) or [""]
+
+
+def _cell(outcome: Outcome, factor: str, metric: str) -> Cell:
+    return (outcome.unit.label, outcome.unit.split, outcome.dataset, factor, metric)
+
+
+def _summary(plan: Plan, curve: Curve) -> Summary:
+    return summarise(curve, replicates=plan.settings.bootstrap, seed=plan.settings.seed)
+
+
+def _estimate(estimate: Estimate) -> dict[str, float | None] | None:
+    if estimate.value is None:
+        return None
+    low, high = estimate.interval() or (None, None)
+    return {"value": estimate.value, "low": low, "high": high}
+
+
+def _numbers(values: FloatArray) -> list[float | None]:
+    return [float(v) if math.isfinite(v) else None for v in np.asarray(values, dtype=float)]
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings and numpy scalars as JSON-able values."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value

@@ -1,0 +1,194 @@
+"""A loaded model facing its items: what it takes to run a protocol, and what the outcome depends on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchsuite.contracts import Dataset, DiffusionModel, NoiseSweep, ProtocolOptions, Readout, Record, UTurn
+from benchsuite.errors import BenchsuiteError, NotApplicableError
+from benchsuite.own_data import OwnData
+from benchsuite.plan import Settings, Unit
+from benchsuite.protocols import noise_sweep as sweep_protocol
+from benchsuite.protocols import u_turn as u_turn_protocol
+from benchsuite.protocols.common import Items, Meter, chunks, shared_factors
+from benchsuite.provenance import class_identity, engine_identity
+from benchsuite.randomness import stream_key
+
+
+@dataclass
+class Bench:
+    """A loaded model facing its items, ready to run protocols."""
+
+    model: DiffusionModel
+    dataset: Dataset
+    unit: Unit
+    settings: Settings
+    device: str
+    items: Items
+    probe: dict[str, Items]
+    readout: Readout | None
+    entropy: dict[str, float]
+    exact: bool  #: the items come from the population whose posterior the model states
+
+    @classmethod
+    def build(cls, model: DiffusionModel, dataset: Dataset, unit: Unit, settings: Settings, device: str) -> Bench:
+        """Choose and encode items: a fixed random subset of the split, and items for the probe."""
+        split = dataset.split(unit.split)
+        order = _order(split.ids, settings.seed)
+        chosen, rest = order[: settings.items], order[settings.items :]
+        quarter = max(settings.probe_items // 4, 1)
+
+        def encoded(name: str, index: list[int]) -> Items:
+            part = dataset.split(name)
+            images = part.images[torch.as_tensor(index, dtype=torch.int64)]
+            pieces = [model.encode(images[s].to(device)) for s in chunks(len(images), settings.batch)]
+            x = torch.cat(pieces) if pieces else images
+            return Items(x, part.labels[index].to(device), tuple(part.ids[i] for i in index), dataset.factors)
+
+        if unit.split == "train":  # an oracle on its population: the probe learns from the rest of it
+            share = min(settings.probe_items + quarter, len(rest))
+            val = rest[: share // 5]
+            probe = {"train": encoded("train", rest[share // 5 : share]), "val": encoded("train", val)}
+        else:
+            train = _order(dataset.split("train").ids, settings.seed)[: settings.probe_items]
+            val = _order(dataset.split("val").ids, settings.seed)[:quarter]
+            probe = {"train": encoded("train", train), "val": encoded("val", val)}
+        exact = model.exact and (unit.split == "train" or not unit.dataset)
+        prior = _prior(model, dataset)
+        entropy = {name: float(-(p[p > 0] * np.log(p[p > 0])).sum()) for name, p in prior.items()}
+        readout = dataset.readout()
+        if readout is not None:
+            readout = readout.to(device)
+        items = encoded(unit.split, chosen)
+        return cls(model, dataset, unit, settings, device, items, probe, readout, entropy, exact)
+
+    def can(self, need: ProtocolOptions) -> bool:
+        """Whether the data set offers what the protocol needs."""
+        return self.readout is not None or not isinstance(need, UTurn)
+
+    def count(self, need: ProtocolOptions) -> int:
+        """Forward passes that `run` would take."""
+        if isinstance(need, NoiseSweep):
+            nodes = len(sweep_protocol.levels(self.settings.sweep, self.model.sigma_range))
+            return sweep_protocol.count_passes(
+                self.settings.sweep,
+                need,
+                len(self.items),
+                sum(map(len, self.probe.values())),
+                len(shared_factors(self.model, self.items.factors)),
+                nodes,
+            )
+        assert isinstance(need, UTurn)
+        return u_turn_protocol.count_passes(self.settings.u_turn, len(self.items), self.model.sigma_range)
+
+    def run(self, need: ProtocolOptions, advance: Callable[[int], None]) -> Record:
+        """Run a protocol, halving the batch while memory runs out."""
+        started = time.perf_counter()
+        batch = self.settings.batch
+        while True:
+            meter = Meter(advance)
+            try:
+                record = self._run(need, batch, meter)
+                break
+            except (torch.OutOfMemoryError, MemoryError):
+                if batch == 1:
+                    raise
+                batch //= 2
+                if self.device.startswith("cuda"):
+                    torch.cuda.empty_cache()
+        record.meta |= {
+            "factors": {f.name: f.size for f in self.dataset.factors},
+            "entropy": self.entropy,
+            "exact": self.exact,
+            "seed": self.settings.seed,
+            "forward_passes": meter.rows,
+            "seconds": round(time.perf_counter() - started, 3),
+            "batch": batch,
+        }
+        return record
+
+    def _run(self, need: ProtocolOptions, batch: int, meter: Meter) -> Record:
+        common: dict[str, Any] = {
+            "seed": self.settings.seed,
+            "dataset": self.dataset.name,
+            "batch": batch,
+            "meter": meter,
+        }
+        if isinstance(need, NoiseSweep):
+            return sweep_protocol.noise_sweep(
+                self.model, self.items, self.probe, need, self.settings.sweep, **common
+            )
+        assert isinstance(need, UTurn)
+        assert self.readout is not None
+        return u_turn_protocol.u_turn(
+            self.model, self.items, self.readout, self.settings.u_turn, exact=self.exact, **common
+        )
+
+    def origin(self, need: ProtocolOptions) -> dict[str, Any]:
+        """Everything the record of `need` depends on."""
+        section = self.settings.sweep if isinstance(need, NoiseSweep) else self.settings.u_turn
+        judged = isinstance(need, UTurn) and self.readout is not None
+        return {
+            "op": need.protocol,
+            "request": asdict(need),
+            "settings": asdict(section),
+            "seed": self.settings.seed,
+            "dtype": self.settings.dtype,
+            "engine": engine_identity(),
+            "model": {"fingerprint": self.model.fingerprint(), "code": class_identity(type(self.model))},
+            "dataset": {"fingerprint": self.dataset.fingerprint(), "code": class_identity(type(self.dataset))},
+            "exact": self.exact,
+            "readout": self.readout.fingerprint() if judged and self.readout else None,
+            "items": list(self.items.ids),
+            "probe": {role: list(group.ids) for role, group in self.probe.items()},
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What the unit's rows state about model, data and judge."""
+        return {
+            "model_fingerprint": self.model.fingerprint(),
+            "dataset_fingerprint": self.dataset.fingerprint(),
+            "readout_accuracy": dict(self.readout.accuracy) if self.readout else None,
+            "n_items": len(self.items),
+            "population": len(self.dataset.split("train")) if self.unit.oracle and self.unit.dataset else None,
+            "enumerated": self.dataset.enumerated,
+        }
+
+
+def check_fit(model: DiffusionModel, dataset: Dataset) -> None:
+    """Refuse a data set whose images the model cannot take."""
+    image = dataset.split("test").images[:1]
+    if model.space == "pixels" and tuple(image.shape[1:]) != tuple(model.shape):
+        message = f"{model.name} works on {tuple(model.shape)}, the data set has {tuple(image.shape[1:])}"
+        if len(model.shape) == 3 and image.dim() == 4 and image.shape[1] != model.shape[0]:
+            raise BenchsuiteError(f"wrong channel count: {message}")
+        raise NotApplicableError(message)
+    for factor in dataset.factors:
+        column = dataset.split("test").labels[:, [f.name for f in dataset.factors].index(factor.name)]
+        if len(column) and not (int(column.min()) >= 0 and int(column.max()) < factor.size):
+            raise BenchsuiteError(
+                f"labels of factor {factor.name!r} must lie in 0..{factor.size - 1}, "
+                f"found {int(column.min())}..{int(column.max())}"
+            )
+
+
+def _prior(model: DiffusionModel, dataset: Dataset) -> dict[str, Any]:
+    """p(factor): stated by a model that is its own data, else frequencies in the training split."""
+    if isinstance(dataset, OwnData):
+        return {name: p.double().cpu().numpy() for name, p in dataset.model.prior().items()}
+    labels = dataset.split("train").labels
+    return {
+        f.name: torch.bincount(labels[:, i], minlength=f.size).double().numpy() / len(labels)
+        for i, f in enumerate(dataset.factors)
+    }
+
+
+def _order(ids: tuple[str, ...], seed: int) -> list[int]:
+    """Item indices in a fixed random order: the first n of it are a subset of the first n + 1."""
+    return sorted(range(len(ids)), key=lambda i: (stream_key("order", seed, ids[i]), ids[i]))

@@ -1,0 +1,307 @@
+"""The command line: parse, call, print. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchsuite.errors import BenchsuiteError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchsuite.discovery import Catalog
+    from benchsuite.plan import Request
+
+#: exit codes: 0 all cells ok or not applicable, 1 a crash of ours, 2 usage, 3 some cells failed
+EXIT_USAGE, EXIT_PARTIAL, EXIT_INTERRUPTED = 2, 3, 130
+
+app = typer.Typer(
+    help="When and how latent abstractions emerge in diffusion models.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Names = Annotated[
+    list[str] | None, typer.Option(help="Spec name[:value][,key=value…]; repeat or separate by spaces.")
+]
+
+
+def main() -> None:
+    """Entry point: turns errors meant for users into one line and an exit code."""
+    try:
+        app()
+    except UsageError as error:
+        _fail(str(error), EXIT_USAGE)
+    except BenchsuiteError as error:
+        _fail(str(error), EXIT_PARTIAL)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to go on from what is stored", EXIT_INTERRUPTED)
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="Suite name or TOML file.")] = "digits",
+    models: Names = None,
+    datasets: Names = None,
+    metrics: Names = None,
+    out: Annotated[Path, typer.Option(help="Directory of the leaderboard and the store.")] = Path(
+        "benchsuite-results"
+    ),
+    seed: Annotated[int | None, typer.Option(help="Base seed; default: the suite's.")] = None,
+    device: Device = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16 for the networks.")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Evaluated items per split, at most.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, such as sweep.nodes=129; see --dry-run.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print cells and counted forward passes; run nothing.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the results document to standard output.")] = False,
+) -> None:
+    """Run a suite and write leaderboard.{md,csv,json,html}; a repeated run continues from what is stored."""
+    from benchsuite.discovery import discover
+    from benchsuite.plan import make_plan
+
+    catalog = discover()
+    request = _request(suite, models, datasets, metrics, seed, dtype, limit, set_)
+    plan = make_plan(request, catalog)
+
+    from benchsuite.api import carry_out, resolve_device
+    from benchsuite.leaderboard import render_terminal, write_board
+    from benchsuite.progress import ConsoleReporter, bars
+    from benchsuite.store import Store
+
+    console = _console(stderr=json_)
+    place = resolve_device(device)
+    _warn(console, catalog)
+    if dry_run:
+        _show_plan(console, plan, place)
+        return
+    _writable(out)
+    with bars(console) as progress:
+        reporter = ConsoleReporter(console, progress)
+        results, _ = carry_out(plan, catalog, place, Store(out / "store"), reporter)
+    results["provenance"]["suite"] = request.suite
+    paths = write_board(results, out)
+    if json_:
+        import json
+
+        print(json.dumps(results, indent=1, allow_nan=False))
+    else:
+        render_terminal(results, console)
+        console.print(f"wrote {', '.join(str(path) for path in paths)}", soft_wrap=True)
+    if any(row["status"] not in ("ok", "not_applicable") for row in results["rows"]):
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+@app.command("list")
+def list_(
+    json_: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """List models, metrics, data sets, recipes and suites, and plugins that failed."""
+    from rich.table import Table
+
+    from benchsuite.discovery import discover
+    from benchsuite.plan import suite_names
+
+    catalog = discover()
+    kinds = {kind: getattr(catalog, kind) for kind in ("models", "metrics", "datasets", "recipes")}
+    if json_:
+        import json
+
+        listing: dict[str, Any] = {kind: sorted(found) for kind, found in kinds.items()}
+        listing |= {"suites": suite_names(), "failures": [vars(failure) for failure in catalog.failures]}
+        print(json.dumps(listing, indent=1))
+        return
+    console = _console()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("kind", "name", "paper", "from"):
+        table.add_column(heading)
+    for kind, found in kinds.items():
+        for name, cls in sorted(found.items()):
+            table.add_row(kind[:-1], name, getattr(cls, "paper", ""), catalog.origins[kind, name])
+    for name in suite_names():
+        table.add_row("suite", name, "", "benchsuite")
+    console.print(table)
+    _warn(console, catalog)
+
+
+@app.command()
+def info(name: Annotated[str, typer.Argument(help="A model, metric, data set, recipe or suite.")]) -> None:
+    """Describe one plugin or suite: what it is, its options, where it comes from."""
+    from benchsuite.describe import describe
+    from benchsuite.discovery import discover
+
+    _console().print(describe(name, discover()), markup=False, highlight=False)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Recipe name; see `benchsuite list`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where weights go; default ./NAME. Resumes what is there.")
+    ] = None,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of weights, batches and noise.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps instead of the recipe's.")] = None,
+) -> None:
+    """Train a reference model or a readout by a recipe that ships with a plugin."""
+    from benchsuite import specs
+    from benchsuite.discovery import discover
+
+    catalog = discover()
+    cls = catalog.get("recipes", specs.split_spec(recipe)[0])
+    built = specs.build(cls, "recipe", recipe)
+
+    from benchsuite.api import resolve_device
+    from benchsuite.progress import bars, tracker
+
+    console = _console()
+    folder = out or Path(cls.name)
+    _writable(folder)
+
+    def dataset(spec: str) -> Any:
+        found = specs.build(catalog.get("datasets", specs.split_spec(spec)[0]), "data set", spec)
+        found.load()
+        return found
+
+    with bars(console) as progress:
+        measured = built.train(
+            folder,
+            device=resolve_device(device),
+            seed=seed,
+            steps=steps,
+            datasets=dataset,
+            track=tracker(console, progress),
+        )
+    for key, value in measured.items():
+        console.print(f"{key}: {value}", markup=False)
+    console.print(f"wrote {folder}", markup=False)
+
+
+@app.command()
+def leaderboard(
+    results: Annotated[Path, typer.Argument(help="A results directory or leaderboard.json.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write md, csv, json and html here; default: only print.")
+    ] = None,
+) -> None:
+    """Show stored results, or write their tables and page anew."""
+    from benchsuite.leaderboard import load_results, render_terminal, write_board
+
+    console = _console()
+    document = load_results(results)
+    if out is not None:
+        _writable(out)
+        for path in write_board(document, out):
+            console.print(f"wrote {path}", markup=False)
+    else:
+        render_terminal(document, console)
+
+
+@app.command()
+def doctor() -> None:
+    """Check the installation: versions, plugins, device, data; exit 3 if something is broken."""
+    from benchsuite.doctor import examine
+
+    console = _console()
+    healthy = True
+    for finding in examine():
+        healthy &= finding.ok
+        console.print(f"{'ok ' if finding.ok else 'BAD'}  {finding.what}: {finding.detail}", markup=False)
+    if not healthy:
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+def _request(
+    suite: str,
+    models: list[str] | None,
+    datasets: list[str] | None,
+    metrics: list[str] | None,
+    seed: int | None,
+    dtype: str | None,
+    limit: int | None,
+    set_: list[str] | None,
+) -> Request:
+    """The suite with the command line's changes on top."""
+    from dataclasses import replace
+
+    from benchsuite.plan import load_suite, read_settings, settings_table
+
+    request = load_suite(suite)
+    changes: dict[str, Any] = settings_table(set_ or [])
+    direct = {"seed": seed, "dtype": dtype, "items": limit}
+    changes |= {key: value for key, value in direct.items() if value is not None}
+    return replace(
+        request,
+        models=_words(models) or request.models,
+        datasets=_words(datasets) or request.datasets,
+        metrics=_words(metrics) or request.metrics,
+        settings=read_settings(request.settings, changes, "--set"),
+    )
+
+
+def _words(values: list[str] | None) -> tuple[str, ...]:
+    return tuple(word for value in values or () for word in value.split())
+
+
+def _show_plan(console: Console, plan: Any, device: str) -> None:
+    from rich.table import Table
+
+    from benchsuite.runner import Fault, count_passes
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "data set", "split", *plan.needs, "cells"):
+        table.add_column(heading, justify="left" if heading in ("model", "data set", "split") else "right")
+    total, broken = 0, []
+    for unit, counted in count_passes(plan, device):
+        shown = [unit.label, unit.dataset or "own data", unit.split]
+        if isinstance(counted, Fault):
+            broken.append((unit, counted))
+            table.add_row(*shown, *("-" for _ in plan.needs), counted.status)
+            continue
+        total += sum(counted.values())
+        table.add_row(*shown, *(f"{counted.get(n, 0):,}" for n in plan.needs), str(len(plan.metrics)))
+    console.print(table)
+    for unit, fault in broken:
+        console.print(f"{unit.label}: {fault.status} at {fault.stage}: {fault.reason}", markup=False)
+    console.print(f"{total:,} forward passes in all")
+    console.print(f"settings: {plan.settings}", markup=False, highlight=False)
+    if any(fault.status != "not_applicable" for _, fault in broken):
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _warn(console: Console, catalog: Catalog) -> None:
+    for failure in catalog.failures:
+        console.print(f"plugin failed: {failure.plugin}: {failure.reason}", style="yellow", markup=False)
+
+
+def _writable(folder: Path) -> None:
+    """Fail before the work, not after it."""
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"benchsuite: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""From a request to units of work: which model meets which split of which data set, and for which metrics.
+
+Nothing is loaded here. A *unit* is one model on one split; its *cells* are unit × metric × factor, each of which
+ends as exactly one row.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchsuite import specs
+from benchsuite.contracts import Dataset, DiffusionModel, Metric, ProtocolOptions
+from benchsuite.discovery import Catalog
+from benchsuite.errors import UsageError, unknown
+from benchsuite.protocols.settings import SweepSettings, UTurnSettings
+
+D = TypeVar("D")
+DEFAULT_SUITE = "digits"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run's numbers depend on besides models, data sets and metrics; `batch` changes only speed."""
+
+    seed: int = 0
+    items: int = 400  #: evaluated items of a split, at most
+    probe_items: int = 800  #: items a probe is trained on, at most; a quarter as many choose tap and ridge
+    bootstrap: int = 1000  #: resamples behind every interval
+    dtype: str = "float32"
+    batch: int = 1024  #: largest number of rows in one forward pass
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+    u_turn: UTurnSettings = field(default_factory=UTurnSettings)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as specs."""
+
+    models: tuple[str, ...]
+    datasets: tuple[str, ...]
+    metrics: tuple[str, ...]
+    settings: Settings = field(default_factory=Settings)
+    suite: str | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One model on one split of one data set."""
+
+    label: str  #: how the model is called in the results
+    spec: str
+    cls: type[DiffusionModel]
+    make_model: Callable[[], DiffusionModel]
+    dataset: str  #: data set spec, the key of `Plan.datasets`; "" if the model is its own data set
+    split: str  #: "test" (held out), or "train" for an oracle's own population
+    oracle: bool = False
+    reference: str | None = None  #: label of the oracle that this unit is compared to
+    make_codec: Callable[[], DiffusionModel] | None = None  #: whose latents an oracle works in
+    space: str = "pixels"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Units in order, the metrics to score each with, and what those need."""
+
+    units: tuple[Unit, ...]
+    metrics: tuple[Metric, ...]
+    needs: Mapping[str, ProtocolOptions]  #: protocol name -> united request
+    datasets: Mapping[str, Callable[[], Dataset]]
+    settings: Settings
+
+
+def make_plan(request: Request, catalog: Catalog) -> Plan:
+    """Resolve names and options.
+
+    Raises:
+        UsageError: unknown name or option, duplicate model, or nothing to do.
+    """
+    metrics = [specs.build(_class(catalog, "metrics", s), "metric", s) for s in _distinct(request.metrics)]
+    if not metrics:
+        raise UsageError("no metric asked for; name at least one with --metrics")
+    datasets: dict[str, Callable[[], Dataset]] = {
+        spec: _factory(_class(catalog, "datasets", spec), "data set", spec) for spec in _distinct(request.datasets)
+    }
+    models = [(spec, _class(catalog, "models", spec)) for spec in _distinct(request.models)]
+    if not models:
+        raise UsageError("no model asked for; name at least one with --models")
+    oracles = [cls for cls in catalog.models.values() if cls.oracle]
+    units: list[Unit] = []
+    for spec, cls in models:
+        if cls.own_data:
+            units.append(Unit(spec, spec, cls, _factory(cls, "model", spec), "", "test", oracle=True))
+    on_data = [(spec, cls) for spec, cls in models if not cls.own_data]
+    if on_data and not datasets:
+        raise UsageError(f"model {on_data[0][0]!r} needs a data set; name one with --datasets")
+    for dataset in datasets:
+        units += _units_on(dataset, on_data, oracles)
+    return Plan(tuple(units), tuple(metrics), unite(metrics), datasets, request.settings)
+
+
+def unite(metrics: Sequence[Metric]) -> dict[str, ProtocolOptions]:
+    """The union of what metrics need, by protocol."""
+    needs: dict[str, ProtocolOptions] = {}
+    for metric in metrics:
+        for need in metric.needs:
+            known = needs.get(need.protocol)
+            needs[need.protocol] = need if known is None else known.union(need)
+    return needs
+
+
+def _units_on(
+    dataset: str, models: Sequence[tuple[str, type[DiffusionModel]]], oracles: Sequence[type[DiffusionModel]]
+) -> list[Unit]:
+    """Trained models on held-out items, and every oracle they need on its population and on held-out items."""
+    asked = dict(models)
+    references: dict[str, Unit] = {}
+    trained = []
+    for spec, cls in models:
+        if cls.oracle:
+            continue
+        make = _factory(cls, "model", spec)
+        space = f"latents of {spec}" if cls.space == "latents" else "pixels"
+        reference = None
+        for oracle in oracles[:1]:
+            codec = make if cls.space == "latents" else None
+            reference = oracle.name if codec is None else f"{oracle.name} [{spec}]"
+            references.setdefault(reference, _oracle_unit(reference, oracle, dataset, codec, space))
+        trained.append(Unit(spec, spec, cls, make, dataset, "test", reference=reference, space=space))
+    for spec, cls in asked.items():
+        if cls.oracle:
+            references.setdefault(spec, replace(_oracle_unit(spec, cls, dataset, None, "pixels"), spec=spec))
+    populations = sorted(references.values(), key=lambda unit: unit.space != "pixels")
+    return [*populations, *(replace(unit, split="test") for unit in populations), *trained]
+
+
+def _oracle_unit(
+    label: str,
+    cls: type[DiffusionModel],
+    dataset: str,
+    codec: Callable[[], DiffusionModel] | None,
+    space: str,
+) -> Unit:
+    spec = label if codec is None else cls.name
+    make = _factory(cls, "model", spec)
+    return Unit(label, spec, cls, make, dataset, "train", oracle=True, make_codec=codec, space=space)
+
+
+def _class(catalog: Catalog, kind: str, spec: str) -> type[Any]:
+    return catalog.get(kind, specs.split_spec(spec)[0])
+
+
+def _factory(cls: type[D], kind: str, spec: str) -> Callable[[], D]:
+    """A constructor call with the spec's options, which are checked now and built later."""
+    specs.parse_options(cls, kind, *specs.split_spec(spec))
+    return lambda: specs.build(cls, kind, spec)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+# ----------------------------------------------------------------------------------------- suites
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that ship with the engine."""
+    names = (path.name for path in files("benchsuite.suites").iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def load_suite(name: str) -> Request:
+    """Read a suite by name, or from a TOML file.
+
+    Raises:
+        UsageError: no such suite or file, not TOML, or an unknown key.
+    """
+    path = Path(name)
+    if name.endswith(".toml") or path.is_file():
+        if not path.is_file():
+            raise UsageError(f"no suite file {name}")
+        text = path.read_text(encoding="utf-8")
+    elif name in suite_names():
+        text = (files("benchsuite.suites") / f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        raise unknown("suite", name, suite_names())
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"suite {name}: not TOML: {error}") from None
+    known = {"summary", "models", "datasets", "metrics", "settings"}
+    for key in table:
+        if key not in known:
+            raise unknown(f"key of suite {name}:", key, known)
+    lists = {}
+    for key in ("models", "datasets", "metrics"):
+        value = table.get(key, [])
+        if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise UsageError(f"suite {name}: {key} must be a list of strings, got {value!r}")
+        lists[key] = tuple(value)
+    settings = read_settings(Settings(), table.get("settings", {}), f"suite {name}: settings")
+    return Request(settings=settings, suite=name, **lists)
+
+
+def read_settings(base: D, table: Mapping[str, Any], where: str) -> D:
+    """`base`, a settings dataclass, with the values in `table`; nested tables for nested settings.
+
+    Raises:
+        UsageError: unknown key or a value of the wrong type.
+    """
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{where} must be a table, got {table!r}")
+    assert is_dataclass(base)
+    assert not isinstance(base, type)
+    known = {f.name for f in fields(base)}
+    changes: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise unknown(f"key of {where}:", key, known)
+        current = getattr(base, key)
+        if is_dataclass(current):
+            value = read_settings(current, value, f"{where}.{key}")
+        elif isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif type(value) is not type(current):
+            raise UsageError(f"{where}.{key} must be {type(current).__name__}, got {value!r}")
+        changes[key] = value
+    result: D = replace(base, **changes)
+    return result
+
+
+def settings_table(assignments: Sequence[str]) -> dict[str, Any]:
+    """``["sweep.nodes=129", "items=50"]`` → {"sweep": {"nodes": 129}, "items": 50}, values as in TOML.
+
+    Raises:
+        UsageError: not of the form key=value.
+    """
+    table: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set takes key=value, such as sweep.nodes=129; got {text!r}")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value  # a bare word is a string
+        *path, last = key.split(".")
+        inner = table
+        for name in path:
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise UsageError(f"--set {text!r}: {name!r} is set to a value already")
+        inner[last] = parsed
+    return table

@@ -1,0 +1,210 @@
+"""Noise sweep: every item at every level, one forward pass for all heads and taps.
+
+Record arrays (M = N draws × items, rows draw by draw; T levels; S tapped levels; R = all probe rows):
+
+====================== ============= ================================================================
+``log_snr``            (T,)          ascending
+``items``              (M,) str      item id of each row (repeated over draws)
+``labels/<factor>``    (M,) int64
+``error/unconditional`` (M, T)       ‖eps - eps_hat‖² with all labels null (nats after ½ ∫ d log_snr)
+``error/<factor>``     (M, T)        the same with that factor's true label given
+``gap/<factor>``       (M, T)        ‖eps_hat_factor - eps_hat_unconditional‖²
+``posterior/<factor>`` (M, T, K)     exact models only
+``tap_log_snr``        (S,)          the levels at which taps are kept
+``tap_items``, ``tap_role`` (R,) str  role is "train", "val" or "test"
+``tap_labels/<factor>`` (R,) int64
+``tap/<name>``         (S, R, D)     pooled activations of the unconditional pass; also ``input`` (x scaled to
+                                     unit variance), ``denoised`` (D(x)) and, for exact models,
+                                     ``log-posterior``
+====================== ============= ================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchsuite.contracts import DiffusionModel, ExactModel, FloatArray, NoiseSweep, Record
+from benchsuite.errors import BenchsuiteError
+from benchsuite.noise import log_snr_from_sigma, sigma_from_log_snr
+from benchsuite.protocols.common import (
+    Items,
+    Meter,
+    Taps,
+    chunks,
+    condition_on,
+    denoise_batched,
+    flatten_small,
+    forward_noise,
+    item_keys,
+    shared_factors,
+)
+from benchsuite.protocols.settings import SweepSettings
+
+#: pseudo-taps: what a probe finds without the network's help
+BASELINE_TAPS = ("input", "denoised", "log-posterior")
+
+
+def levels(settings: SweepSettings, sigma_range: tuple[float, float]) -> FloatArray:
+    """The grid, without the nodes outside the model's range, ascending."""
+    grid = np.linspace(settings.low, settings.high, settings.nodes)
+    high, low = (float(log_snr_from_sigma(sigma)) for sigma in sigma_range)
+    inside = grid[(grid >= low - 1e-9) & (grid <= high + 1e-9)]
+    if len(inside) < 2:
+        raise BenchsuiteError(
+            f"only {len(inside)} levels of the grid [{settings.low}, {settings.high}] lie in the model's range: "
+            f"log-SNR {low:.2f} to {high:.2f}"
+        )
+    return inside
+
+
+def count_passes(
+    settings: SweepSettings, request: NoiseSweep, items: int, probe_items: int, factors: int, nodes: int
+) -> int:
+    """Forward passes of a sweep, before running it."""
+    heads = 1 + (factors if request.heads else 0)
+    tapped = len(range(0, nodes, settings.tap_stride))
+    passes = nodes * items * settings.draws * heads if request.heads else tapped * items
+    return passes + (tapped * probe_items if request.taps else 0)
+
+
+def noise_sweep(
+    model: DiffusionModel,
+    items: Items,
+    probe: Mapping[str, Items],
+    request: NoiseSweep,
+    settings: SweepSettings,
+    *,
+    seed: int,
+    dataset: str,
+    batch: int,
+    meter: Meter,
+) -> Record:
+    """Run the sweep.
+
+    Args:
+        items: evaluated items; their role for probes is "test".
+        probe: items of the roles "train" and "val", swept at the tapped levels only.
+        request: the union of what the metrics need.
+        batch: largest number of rows in one forward pass.
+
+    Returns:
+        The record described above.
+    """
+    grid = levels(settings, model.sigma_range)
+    tapped = list(range(0, len(grid), settings.tap_stride)) if request.taps else []
+    factors = shared_factors(model, items.factors) if request.heads else []
+    # without heads only the tapped levels carry anything
+    used = list(range(len(grid))) if request.heads else tapped
+    draws = settings.draws if request.heads else 1
+    sweep = _Sweep(model, factors, batch, meter)
+    columns: dict[str, list[FloatArray]] = {}
+    taps: dict[str, list[FloatArray]] = {}
+    groups = [(role, group) for role, group in probe.items() if request.taps]
+    for t in used:
+        sigma = float(sigma_from_log_snr(grid[t]))
+        rows: dict[str, list[FloatArray]] = {}
+        seen: list[dict[str, FloatArray]] = []
+        for draw in range(draws):
+            keep = t in tapped and draw == 0
+            values, pooled = sweep.run(items, sigma, t, draw, factors, keep, seed, dataset)
+            for name, value in values.items():
+                rows.setdefault(name, []).append(value)
+            seen += [pooled] if keep else []
+        for name, parts in rows.items():
+            columns.setdefault(name, []).append(np.concatenate(parts))
+        if t in tapped:
+            for _, group in groups:
+                seen.append(sweep.run(group, sigma, t, 0, [], True, seed, dataset)[1])
+            for name in seen[0]:
+                taps.setdefault(name, []).append(np.concatenate([part[name] for part in seen]))
+    everyone = [("test", items), *groups] if request.taps else []
+    arrays: dict[str, NDArray[Any]] = {
+        "log_snr": grid[used],
+        "items": np.array(items.ids * draws),
+        **{name: np.stack(parts, axis=1) for name, parts in columns.items()},
+        **{f"labels/{f.name}": np.tile(items.column(f.name), draws) for f in items.factors},
+        **{f"tap/{name}": np.stack(parts) for name, parts in taps.items()},
+    }
+    if everyone:
+        arrays["tap_log_snr"] = grid[tapped]
+        arrays["tap_items"] = np.array([i for _, group in everyone for i in group.ids])
+        arrays["tap_role"] = np.array([role for role, group in everyone for _ in group.ids])
+        for f in items.factors:
+            arrays[f"tap_labels/{f.name}"] = np.concatenate([g.column(f.name) for _, g in everyone])
+    return Record("noise_sweep", arrays, {"conditional_factors": factors, "draws": draws})
+
+
+class _Sweep:
+    """One model being swept: a chunk of rows goes through all heads in one forward pass."""
+
+    def __init__(self, model: DiffusionModel, factors: list[str], batch: int, meter: Meter) -> None:
+        self.model, self.meter = model, meter
+        self.taps = Taps(model.network, model.taps)
+        self.rows = max(1, batch // (1 + len(factors)))
+
+    def run(
+        self,
+        items: Items,
+        sigma: float,
+        level: int,
+        draw: int,
+        factors: list[str],
+        keep_taps: bool,
+        seed: int,
+        dataset: str,
+    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        """Errors and posteriors (N, …) and, if asked for, taps (N, D) of `items` at one level and draw."""
+        keys = item_keys(seed, dataset, "noise_sweep", items.ids, items.x.device)
+        given = {f: condition_on(self.model, items, f) for f in factors}
+        values: dict[str, list[torch.Tensor]] = {}
+        pooled: dict[str, list[torch.Tensor]] = {}
+        for part in chunks(len(items), self.rows):
+            x0 = items.x[part]
+            x = x0 + sigma * forward_noise(keys[part], level, draw, tuple(x0.shape[1:])).to(x0.dtype)
+            sigmas = x.new_full((len(x),), sigma)
+            outcome, hidden = self._chunk(x, x0, sigma, {f: g[part] for f, g in given.items()}, keep_taps)
+            if isinstance(self.model, ExactModel):
+                for name, p in self.model.posterior(x, sigmas).items():
+                    outcome[f"posterior/{name}"] = p.float()
+                if keep_taps:
+                    # a floor far below what matters keeps the features finite
+                    logs = [p.clamp_min(1e-12).log() for k, p in outcome.items() if k.startswith("posterior/")]
+                    hidden["log-posterior"] = torch.cat(logs, dim=1)
+            for store, found in ((values, outcome), (pooled, hidden)):
+                for name, value in found.items():
+                    store.setdefault(name, []).append(value)
+        return (
+            {name: torch.cat(parts).cpu().numpy() for name, parts in values.items()},
+            {name: torch.cat(parts).cpu().numpy() for name, parts in pooled.items()},
+        )
+
+    def _chunk(
+        self, x: torch.Tensor, x0: torch.Tensor, sigma: float, given: dict[str, torch.Tensor], keep_taps: bool
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        count = len(x)
+        null = torch.full((count, len(self.model.factors)), -1, dtype=torch.int64, device=x.device)
+        stacked = torch.cat([x] * (1 + len(given)))
+        labels = torch.cat([null, *given.values()]) if given else None
+        sigmas = x.new_full((len(stacked),), sigma)
+        with self.taps.recording():
+            denoised = denoise_batched(self.model, stacked, sigmas, labels, len(stacked), self.meter)
+        heads = dict(zip(("unconditional", *given), denoised.split(count), strict=True))
+        plain = heads["unconditional"]
+        outcome = {f"error/{name}": _squared((head - x0) / sigma) for name, head in heads.items()}
+        outcome |= {f"gap/{name}": _squared((heads[name] - plain) / sigma) for name in given}
+        hidden: dict[str, torch.Tensor] = {}
+        if keep_taps:
+            hidden["input"] = flatten_small(x / (1 + sigma**2) ** 0.5)
+            hidden["denoised"] = flatten_small(plain)
+            hidden |= {name: value[:count] for name, value in self.taps.pooled.items()}
+        return outcome, hidden
+
+
+def _squared(difference: torch.Tensor) -> torch.Tensor:
+    """(B, *shape) => squared norms (B,), float32."""
+    return difference.float().square().flatten(1).sum(dim=1)

@@ -1,0 +1,234 @@
+"""Carry out a plan: units → records → curves → rows. A failure is a row, and the other cells go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from benchsuite.bench import Bench, check_fit
+from benchsuite.contracts import (
+    Curve,
+    Dataset,
+    ExactModel,
+    Factor,
+    ProtocolOptions,
+    Record,
+)
+from benchsuite.errors import BenchsuiteError, NotApplicableError
+from benchsuite.own_data import OwnData
+from benchsuite.plan import Plan, Unit
+from benchsuite.provenance import class_identity
+from benchsuite.store import Store, key_of
+
+
+class Reporter:
+    """What a run tells its audience; this one keeps quiet."""
+
+    def start(self, unit: Unit, dataset: str) -> None:
+        """A unit begins."""
+
+    def protocol(self, name: str, passes: int, stored: bool) -> Callable[[int], None]:
+        """A protocol of so many forward passes begins (or is found in the store); returns a row counter."""
+        return lambda rows: None
+
+    def finish(self, outcome: Outcome) -> None:
+        """A unit is done."""
+
+
+@dataclass
+class Fault:
+    """Why a cell has no value."""
+
+    status: str
+    stage: str
+    reason: str
+
+
+@dataclass
+class Outcome:
+    """What became of one unit."""
+
+    unit: Unit
+    dataset: str  #: data set spec, or "own data"
+    factors: tuple[Factor, ...] = ()
+    entropy: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[Curve]] = field(default_factory=dict)  #: by metric name
+    faults: dict[str, Fault] = field(default_factory=dict)  #: by metric name
+    facts: dict[str, Any] = field(default_factory=dict)  #: JSON-able, the same for all rows of the unit
+    native_time: Callable[[Any], Any] = lambda log_snr: None
+    passes: dict[str, int] = field(default_factory=dict)  #: forward passes by protocol
+
+
+def run(plan: Plan, store: Store | None, device: str, reporter: Reporter | None = None) -> list[Outcome]:
+    """Run every unit of the plan.
+
+    Args:
+        store: where records and curves are kept; None keeps nothing.
+        device: torch device string.
+    """
+    reporter = reporter or Reporter()
+    runner = _Runner(plan, store, device, reporter)
+    outcomes = []
+    for unit in plan.units:
+        reporter.start(unit, unit.dataset or "own data")
+        outcome = runner.unit(unit)
+        reporter.finish(outcome)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def count_passes(plan: Plan, device: str) -> list[tuple[Unit, dict[str, int] | Fault]]:
+    """Forward passes of every unit by protocol, or why it cannot run. Loads models and data, runs nothing."""
+    runner = _Runner(plan, None, device, Reporter())
+    counted: list[tuple[Unit, dict[str, int] | Fault]] = []
+    for unit in plan.units:
+        try:
+            bench = runner.prepare(unit, Outcome(unit, unit.dataset))
+        except _Stopped as stopped:
+            counted.append((unit, stopped.fault))
+            continue
+        counted.append((unit, {name: bench.count(need) for name, need in plan.needs.items() if bench.can(need)}))
+    return counted
+
+
+class _Stopped(Exception):
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+
+
+class _Runner:
+    def __init__(self, plan: Plan, store: Store | None, device: str, reporter: Reporter) -> None:
+        self.plan, self.store, self.device, self.reporter = plan, store, device, reporter
+        self._datasets: dict[str, Dataset | Fault] = {}
+
+    def unit(self, unit: Unit) -> Outcome:
+        """One unit, whatever happens to it."""
+        outcome = Outcome(unit, unit.dataset or "own data")
+        try:
+            with torch.no_grad():
+                bench = self.prepare(unit, outcome)
+                records = {name: self._record(bench, need, outcome) for name, need in self.plan.needs.items()}
+        except _Stopped as stopped:
+            outcome.faults = {metric.name: stopped.fault for metric in self.plan.metrics}
+            return outcome
+        for metric in self.plan.metrics:
+            broken = [records[n.protocol] for n in metric.needs if isinstance(records[n.protocol], Fault)]
+            if broken:
+                fault = broken[0]
+                assert isinstance(fault, Fault)
+                outcome.faults[metric.name] = fault
+                continue
+            try:
+                outcome.curves[metric.name] = self._score(metric, records)
+            except Exception as error:
+                outcome.faults[metric.name] = fault_of(error, "score")
+        return outcome
+
+    def prepare(self, unit: Unit, outcome: Outcome) -> Bench:
+        """Load data set and model and check that they fit.
+
+        Raises:
+            _Stopped: with the fault.
+        """
+        settings = self.plan.settings
+        stage = "data"
+        try:
+            model = unit.make_model()
+            if unit.dataset:
+                dataset = self._dataset(unit.dataset)
+                stage = "model"
+                codec = None
+                if unit.make_codec is not None:
+                    codec = unit.make_codec()
+                    codec.load(self.device, settings.dtype)
+                model.bind(dataset, codec)
+                model.load(self.device, settings.dtype)
+            else:
+                stage = "model"
+                model.load(self.device, settings.dtype)
+                assert isinstance(model, ExactModel)
+                quarter = max(settings.probe_items // 4, 1)
+                sizes = {"train": settings.probe_items, "val": quarter, "test": settings.items}
+                dataset = OwnData(model, sizes, settings.seed)
+                dataset.load()
+            outcome.factors = dataset.factors
+            check_fit(model, dataset)
+            bench = Bench.build(model, dataset, unit, settings, self.device)
+        except _Stopped:
+            raise
+        except Exception as error:
+            raise _Stopped(fault_of(error, stage)) from error
+        outcome.entropy, outcome.native_time = bench.entropy, model.native_time
+        outcome.facts = bench.facts()
+        return bench
+
+    def _dataset(self, spec: str) -> Dataset:
+        if spec not in self._datasets:
+            try:
+                dataset = self.plan.datasets[spec]()
+                dataset.load()
+                self._datasets[spec] = dataset
+            except Exception as error:
+                self._datasets[spec] = fault_of(error, "data")
+        found = self._datasets[spec]
+        if isinstance(found, Fault):
+            raise _Stopped(found)
+        return found
+
+    def _record(self, bench: Bench, need: ProtocolOptions, outcome: Outcome) -> Record | Fault:
+        origin = bench.origin(need)
+        key = key_of(origin)
+        try:
+            if not bench.can(need):
+                raise NotApplicableError(f"the data set has no readout, which {need.protocol} needs as a judge")
+            passes = bench.count(need)
+            stored = self.store.record(key) if self.store else None
+            advance = self.reporter.protocol(need.protocol, passes, stored is not None)
+            record = stored or bench.run(need, advance)
+            if stored is None and self.store:
+                self.store.put_record(key, record, origin)
+        except Exception as error:
+            return fault_of(error, need.protocol)
+        outcome.passes[need.protocol] = record.meta["forward_passes"]
+        record.meta["key"] = key
+        for array in record.arrays.values():
+            array.flags.writeable = False  # metrics only read
+        return record
+
+    def _score(self, metric: Any, records: Mapping[str, Any]) -> list[Curve]:
+        needed = {need.protocol: records[need.protocol] for need in metric.needs}
+        origin = {
+            "op": "score",
+            "metric": metric.name,
+            "options": _options(metric),
+            "code": class_identity(type(metric)),
+            "records": {name: record.meta["key"] for name, record in needed.items()},
+        }
+        key = key_of(origin)
+        curves = self.store.curves(key) if self.store else None
+        if curves is None:
+            curves = metric.compute(needed)
+            if self.store:
+                self.store.put_curves(key, curves, origin)
+        return curves
+
+
+def fault_of(error: BaseException, stage: str) -> Fault:
+    """Status, stage and one-line reason of an exception."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, NotApplicableError):
+        return Fault("not_applicable", stage, reason)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return Fault("not_installed", stage, f"{reason}; try: pip install {error.name.partition('.')[0]}")
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return Fault("oom", stage, reason)
+    if not isinstance(error, BenchsuiteError):
+        reason = f"{type(error).__name__}: {reason}"
+    return Fault("failed", stage, reason)
+
+
+def _options(metric: Any) -> dict[str, Any]:
+    return {k: v for k, v in vars(metric).items() if isinstance(v, str | int | float | bool | None)}

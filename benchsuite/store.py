@@ -1,0 +1,111 @@
+"""Content-addressed store of records and curves: what a value depends on is its address.
+
+A key is a hash of canonical JSON that names everything the value depends on, defaults resolved, and nothing
+that it does not (batch size, output path, worker count). Values are ``.npz`` files without pickle, written to a
+temporary file and renamed, so that a killed run never leaves half a value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchsuite.contracts import Curve, Record
+
+KEY_SCHEME = 1
+_META = "__meta__"
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """Hex key of JSON-able `parts`; the order of names does not matter."""
+    text = json.dumps({"key_scheme": KEY_SCHEME, **parts}, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class Store:
+    """A directory of values by key."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def record(self, key: str) -> Record | None:
+        """The record under `key`, or None."""
+        found = self._read(key)
+        if found is None:
+            return None
+        arrays, meta = found
+        return Record(meta["protocol"], arrays, meta["meta"])
+
+    def put_record(self, key: str, record: Record, origin: Mapping[str, Any]) -> None:
+        """Store a record; `origin` is what the key was made of, kept for people to read."""
+        self._write(key, record.arrays, {"protocol": record.protocol, "meta": record.meta, "key": origin})
+
+    def curves(self, key: str) -> list[Curve] | None:
+        """The curves under `key`, or None."""
+        found = self._read(key)
+        if found is None:
+            return None
+        arrays, meta = found
+        return [
+            Curve(
+                **{
+                    **facts,
+                    "flags": tuple(facts["flags"]),
+                    "log_snr": arrays[f"{i}/log_snr"],
+                    "per_item": arrays[f"{i}/per_item"],
+                    "items": tuple(arrays[f"{i}/items"].tolist()),
+                }
+            )
+            for i, facts in enumerate(meta["curves"])
+        ]
+
+    def put_curves(self, key: str, curves: list[Curve], origin: Mapping[str, Any]) -> None:
+        """Store a metric's curves."""
+        arrays: dict[str, NDArray[Any]] = {}
+        described = []
+        for i, curve in enumerate(curves):
+            facts = asdict(curve)
+            arrays[f"{i}/log_snr"] = np.asarray(facts.pop("log_snr"))
+            arrays[f"{i}/per_item"] = np.asarray(facts.pop("per_item"))
+            arrays[f"{i}/items"] = np.array(facts.pop("items"))
+            described.append(facts)
+        self._write(key, arrays, {"curves": described, "key": origin})
+
+    def _path(self, key: str) -> Path:
+        return self.root / key[:2] / f"{key}.npz"
+
+    def _read(self, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+        try:
+            with np.load(self._path(key), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return None  # damaged: the zip checksums say so; it will be computed and written again
+        meta = json.loads(str(arrays.pop(_META)))
+        return arrays, meta
+
+    def _write(self, key: str, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                values: dict[str, Any] = {**arrays, _META: np.array(json.dumps(meta, sort_keys=True))}
+                np.savez_compressed(file, **values)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise

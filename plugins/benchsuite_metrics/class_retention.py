@@ -1,0 +1,60 @@
+"""Class retention: how often a factor survives a U-turn (forward to a noise level and back).
+
+Forward–backward experiments of Sclocchi, Favero & Wyart (arXiv:2402.16991). For a perfect model retention is
+E[sum_k p(k | x)²], the agreement of two independent continuations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from benchsuite import Curve, Metric, NotApplicableError, Record, UTurn
+
+
+class ClassRetention(Metric):
+    """Probability that a factor is the same after a U-turn, against the level of the turn.
+
+    1 = always kept; the floor, agreement with an unrelated item, is measured at the noisiest level from
+    shuffled pairs (sum over values of the two marginal frequencies) and is what onsets are normalised to.
+    """
+
+    name = "class-retention"
+    version = "1"
+    paper = "arXiv:2402.16991"
+    unit = "probability"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    needs = (UTurn(),)
+    tolerance = 0.01
+
+    def compute(self, records: Mapping[str, Record]) -> list[Curve]:
+        """One curve per factor that the readout judges."""
+        record = records["u_turn"]
+        factors = [name.removeprefix("judged/") for name in record.arrays if name.startswith("judged/")]
+        if not factors:
+            raise NotApplicableError("the data set's readout judges no factor")
+        curves = []
+        for factor in factors:
+            judged = record[f"judged/{factor}"].astype(np.float64)  # (M, U, K)
+            reference = record[f"reference/{factor}"].astype(np.float64)  # (M, 1 or U, K)
+            floor = float(judged[:, 0].mean(axis=0) @ reference[:, 0].mean(axis=0))
+            curves.append(
+                Curve(
+                    factor=factor,
+                    log_snr=record["log_snr"],
+                    per_item=(judged * reference).sum(axis=2),
+                    items=tuple(record["items"]),
+                    unit=self.unit,
+                    floor=floor,
+                    ceiling=1.0,
+                    extra={
+                        "floor": floor,
+                        "steps": record.meta["steps"],
+                        "method": record.meta["method"],
+                        "readout_agrees_with_labels": record.meta["readout_agrees_with_labels"].get(factor),
+                    },
+                )
+            )
+        return curves
