@@ -1,0 +1,178 @@
+"""Pivot a results document into boards: one table per (data set, factor), a line per model, a cell per route.
+
+A *route* is a metric that leads to ``log_snr_50``. Nothing is averaged here and nothing is dropped: a line
+without a value in one of the routes that rank keeps its place on the board, shows the status, and has no rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from benchsuite.results import Estimate as Estimate
+from benchsuite.results import Rank as Rank
+from benchsuite.results import Results as Results
+from benchsuite.results import Row as Row
+from benchsuite.results import load_results as load_results
+from benchsuite.results import parse_results as parse_results
+
+#: Splits in the order in which an oracle's rows are shown: its own population, then images it has not seen.
+_SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
+_SPLIT_TITLES = {"train": "population", "val": "validation", "test": "held out"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model on one board."""
+
+    label: str
+    split: str
+    oracle: bool
+    rows: Mapping[str, Row]  #: by route; a route without a row is a cell that was not planned
+    rank: int | None = None
+    tied: bool = False  #: shares its rank
+    score: Estimate | None = None  #: mean |oracle gap| over the routes that rank, log-SNR units
+    unranked: str = ""  #: why a model has no rank
+
+    @property
+    def any_row(self) -> Row:
+        """A row to read the model's own facts from (family, paper, space)."""
+        return next(iter(self.rows.values()))
+
+    @property
+    def title(self) -> str:
+        """The label, and for an oracle (or another split than the usual one) the images it is shown on."""
+        if not self.oracle and self.split == "test":
+            return self.label
+        return f"{self.label} · {_SPLIT_TITLES.get(self.split, self.split)}"
+
+    @property
+    def place(self) -> str:
+        """The rank as printed: "2", "2=" when shared, "" when there is none."""
+        return "" if self.rank is None else f"{self.rank}{'=' if self.tied else ''}"
+
+
+@dataclass(frozen=True)
+class Board:
+    """All lines for one factor of one data set: oracles first, then by rank, then the models without one."""
+
+    dataset: str
+    factor: str  #: "" when every cell failed before the factors were known
+    routes: tuple[str, ...]  #: metrics in the order of the document
+    ranked_by: tuple[str, ...]  #: routes that enter the score
+    lines: tuple[Line, ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Every row on the board, line by line."""
+        return tuple(row for line in self.lines for row in line.rows.values())
+
+    @property
+    def entropy(self) -> float | None:
+        """H(factor) in nats, from the first row that states it."""
+        return next((row.entropy for row in self.rows if row.entropy is not None), None)
+
+    @property
+    def readout_accuracy(self) -> float | None:
+        """Held-out accuracy of the data set's frozen judge, if it has one."""
+        return next((row.readout_accuracy for row in self.rows if row.readout_accuracy is not None), None)
+
+    @property
+    def population(self) -> int | None:
+        """Number of images the oracle is made of: the N of the finite set it is exact for."""
+        values = [row.extra.get("population") for row in self.rows if row.oracle]
+        return next((value for value in values if isinstance(value, int)), None)
+
+    @property
+    def held_out(self) -> int | None:
+        """Number of held-out images measured."""
+        return next((row.n_items for row in self.rows if row.split == "test" and row.n_items), None)
+
+
+def boards(results: Results) -> tuple[Board, ...]:
+    """One board per (data set, factor), in the order of the document.
+
+    Rows that failed before their factors were known (factor "") appear on every board of their data set.
+    """
+    factors: dict[str, list[str]] = {}
+    for row in results.rows:
+        known = factors.setdefault(row.dataset, [])
+        if row.factor and row.factor not in known:
+            known.append(row.factor)
+    return tuple(
+        _board(results, dataset, factor) for dataset, names in factors.items() for factor in names or [""]
+    )
+
+
+def _board(results: Results, dataset: str, factor: str) -> Board:
+    rows = [row for row in results.rows if row.dataset == dataset and row.factor in (factor, "")]
+    ranks = {e.label: e for e in results.ranking if (e.dataset, e.factor) == (dataset, factor)}
+    routes = tuple(dict.fromkeys(row.metric for row in rows))
+    ranking_routes = {route for entry in ranks.values() for route in entry.routes}
+    ranked_by = tuple(route for route in routes if route in ranking_routes)
+    cells: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        by_route = cells.setdefault((row.label, row.split), {})
+        if row.metric not in by_route or row.factor:  # a row of this very factor says more
+            by_route[row.metric] = row
+    lines = [
+        _line(label, split, by_route, ranks.get(label), ranked_by) for (label, split), by_route in cells.items()
+    ]
+    return Board(dataset, factor, routes, ranked_by, tuple(_with_ties(sorted(lines, key=_order))))
+
+
+def _line(label: str, split: str, rows: dict[str, Row], entry: Rank | None, ranked_by: Sequence[str]) -> Line:
+    if next(iter(rows.values())).oracle:
+        return Line(label, split, True, rows)
+    holes = [route for route in ranked_by if route not in rows or not rows[route].ok]
+    if holes:  # a score over fewer routes is another quantity: it cannot be compared with the others
+        said = ", ".join(f"{route} {status_words(rows.get(route))}" for route in holes)
+        return Line(label, split, False, rows, unranked=said)
+    if entry is None:
+        return Line(label, split, False, rows, unranked="no oracle gap on the routes that rank")
+    return Line(label, split, False, rows, rank=entry.rank, score=entry.score)
+
+
+def _order(line: Line) -> tuple[bool, float, float, str, int]:
+    if line.oracle:
+        return (False, 0.0, 0.0, line.label, _SPLIT_ORDER.get(line.split, len(_SPLIT_ORDER)))
+    if line.rank is None or line.score is None:
+        return (True, math.inf, math.inf, line.label, 0)
+    return (True, line.rank, line.score.value, line.label, 0)
+
+
+def _with_ties(lines: list[Line]) -> list[Line]:
+    places = [line.rank for line in lines]
+    return [replace(line, tied=line.rank is not None and places.count(line.rank) > 1) for line in lines]
+
+
+def status_words(row: Row | None) -> str:
+    """The status of a cell in words; a cell without a row was never planned."""
+    return "not measured" if row is None else row.status.replace("_", " ")
+
+
+def board_notes(board: Board) -> list[tuple[str, str, str]]:
+    """(line title, route, text) of everything that qualifies a number: flags and scalars that do not exist."""
+    notes = []
+    for line in board.lines:
+        for route, row in line.rows.items():
+            if row.ok:
+                notes += [(line.title, route, flag) for flag in row.flags]
+                notes += [(line.title, route, f"{name}: {text}") for name, text in row.scalar_notes.items()]
+    return notes
+
+
+def cells_without_values(results: Results) -> list[tuple[Row, list[str]]]:
+    """(a row, its cells) for every model, status, stage and reason that left cells without a value.
+
+    A cell reads "dataset · factor · metric"; the same one on two splits is named once.
+    """
+    groups: dict[tuple[str, ...], tuple[Row, list[str]]] = {}
+    for row in results.rows:
+        if not row.ok:
+            _, cells = groups.setdefault((row.label, row.status, row.stage, row.reason), (row, []))
+            cell = " · ".join(filter(None, [row.dataset, row.factor, row.metric]))
+            if cell not in cells:
+                cells.append(cell)
+    return list(groups.values())

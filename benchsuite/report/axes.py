@@ -1,0 +1,90 @@
+"""The frame of a curve panel: log-SNR below, native time above, one y axis with its floor, half and ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchsuite.report.clocks import Clock
+from benchsuite.report.markup import Markup, el, join
+from benchsuite.report.svg import Scale, fixed, nice_step, nice_ticks, tick_text
+
+#: Times worth a label on a native axis, the most wanted first.
+_TIMES = (0.2, 0.4, 0.6, 0.8, 0.0, 1.0, 0.5, 0.1, 0.3, 0.7, 0.9, 0.05, 0.95, 0.02, 0.01, 0.98, 0.99)
+
+
+def text(x: float, y: float, said: str, anchor: str = "middle", style: str = "") -> Markup:
+    """A label at a point; `style` are CSS classes."""
+    return el("text", {"x": fixed(x), "y": fixed(y), "text-anchor": anchor, "class": style or None}, said)
+
+
+def rule(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    """A straight line of a CSS class."""
+    ends = {"x1": fixed(x1), "y1": fixed(y1), "x2": fixed(x2), "y2": fixed(y2)}
+    return el("line", {**ends, "class": style})
+
+
+def x_axis(x: Scale, top: float, bottom: float, most: int = 9) -> Markup:
+    """Grid, ticks and numbers of the log-SNR axis, and which end is noise."""
+    step = nice_step(x.domain[1] - x.domain[0], most)
+    parts = []
+    for tick in nice_ticks(*x.domain, most):
+        parts.append(rule(x(tick), top, x(tick), bottom, "grid"))
+        parts.append(text(x(tick), bottom + 14, tick_text(tick, step)))
+    left, right = x.pixels
+    parts += [
+        text((left + right) / 2, bottom + 30, "log-SNR", style="name"),
+        text(left, bottom + 30, "← noise", "start"),
+        text(right, bottom + 30, "clean →", "end"),
+    ]
+    return el("g", {"class": "axis"}, *parts)
+
+
+def y_axis(y: Scale, left: float, right: float, most: int = 6) -> Markup:
+    """Grid and numbers of the value axis."""
+    step = nice_step(y.domain[1] - y.domain[0], most)
+    parts = []
+    for tick in nice_ticks(*y.domain, most):
+        parts.append(rule(left, y(tick), right, y(tick), "grid"))
+        parts.append(text(left - 6, y(tick) + 4, tick_text(tick, step), "end"))
+    return el("g", {"class": "axis"}, *parts)
+
+
+def time_axis(clock: Clock, x: Scale, top: float, classes: str) -> Markup:
+    """The t/T axis of one clock along the upper edge; hidden or shown by its classes."""
+    parts = [text(x.pixels[0], top - 24, f"t/T, {clock.label}", "start", "name")]
+    for time, pixel in time_ticks(clock, x):
+        parts.append(rule(pixel, top - 5, pixel, top, "tick"))
+        parts.append(text(pixel, top - 9, f"{time:g}"))
+    return el("g", {"class": classes}, *parts)
+
+
+def time_ticks(
+    clock: Clock, x: Scale, room: float = 25, times: Sequence[float] = _TIMES
+) -> list[tuple[float, float]]:
+    """(t/T, pixel) of the ticks that fit with `room` pixels between them, left to right."""
+    left, right = x.pixels
+    kept: list[tuple[float, float]] = []
+    for time in times:
+        place = clock.place(time)
+        if place is None or not left <= (pixel := x(place)) <= right:
+            continue
+        if all(abs(pixel - other) >= room for _, other in kept):
+            kept.append((time, pixel))
+    return sorted(kept, key=lambda tick: tick[1])
+
+
+def levels(y: Scale, left: float, right: float, floor: float, ceiling: float, entropy: bool) -> Markup:
+    """The lines that mean nothing fixed, half and entirely fixed; `entropy` when the ceiling is H."""
+    names = ("H", "H/2") if entropy else ("ceiling", "half way")
+    half = (floor + ceiling) / 2
+    parts = [
+        rule(left, y(ceiling), right, y(ceiling), "level"),
+        text(left + 5, y(ceiling) - 4, f"{names[0]} = {tick_text(ceiling, 0.01)}", "start", "note"),
+        rule(left, y(half), right, y(half), "level half"),
+        text(left + 5, y(half) - 4, names[1], "start", "note"),
+    ]
+    if floor > y.domain[0]:
+        parts.append(rule(left, y(floor), right, y(floor), "level"))
+    if floor:
+        parts.append(text(right - 5, y(floor) - 4, f"floor = {tick_text(floor, 0.01)}", "end", "note"))
+    return join(parts)

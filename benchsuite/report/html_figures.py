@@ -1,0 +1,142 @@
+"""The two figures of a board: when a factor is fixed (onsets) and how (curves), with their controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchsuite.leaderboard import Board, status_words
+from benchsuite.report.clocks import Clock, clocks_of
+from benchsuite.report.markup import Markup, el, join
+from benchsuite.report.onsets import NARROW, WIDE, mark, onset_chart
+from benchsuite.report.panels import Panel, panel_svg, panels_of, x_domain, y_domain
+from benchsuite.report.series import Series
+from benchsuite.report.svg import fixed
+
+SeriesOf = Mapping[tuple[str, str], Series]
+
+
+def when_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:
+    """The onset chart with its key, wide and narrow (the style sheet shows one); None without an onset."""
+    layouts = (WIDE, NARROW)
+    charts = [onset_chart(board, series, layout, f"{ident}-{layout.name}") for layout in layouts]
+    if not any(charts):
+        return None
+    reference = next((line.title for line in reversed(board.lines) if line.oracle), None)
+    dotted = f"Dotted: {reference}. " if reference else ""
+    key = [
+        el("span", None, _swatch(mark(index, 7, 7, "mark ink"), 14), route)
+        for index, route in enumerate(board.routes)
+    ]
+    return el(
+        "figure",
+        {"class": "when"},
+        el("h3", None, f"When {board.factor} is fixed"),
+        el("p", {"class": "key"}, *key),
+        *charts,
+        el(
+            "figcaption",
+            None,
+            "log-SNR₅₀ by every route with its 95 % interval; further left is earlier in generation, at more "
+            f"noise. {dotted}Under each model, its own clock t/T on the same axis.",
+        ),
+    )
+
+
+def how_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:
+    """Small multiples of the published curves and, folded away, of the diagnostics; None without a curve."""
+    published, diagnostics = panels_of(board, True), panels_of(board, False)
+    if not published and not diagnostics:
+        return None
+    clocks = clocks_of(board)
+    span = x_domain([*published, *diagnostics])
+    return el(
+        "figure",
+        {"class": "how"},
+        el("h3", None, "How: every curve against log-SNR"),
+        _controls(board, series, clocks),
+        el("div", {"class": "panels"}, *_panels(board, published, span, clocks, series, f"{ident}-p")),
+        _diagnostics(board, diagnostics, span, clocks, series, ident),
+        el(
+            "figcaption",
+            None,
+            "Bands are 95 % bootstrap intervals over images; a ring marks log-SNR₅₀ on the level that defines it. "
+            "The upper axis is native time t/T, which differs from model to model.",
+        ),
+    )
+
+
+def _panels(
+    board: Board,
+    panels: list[Panel],
+    span: tuple[float, float],
+    clocks: list[Clock],
+    series: SeriesOf,
+    ident: str,
+) -> list[Markup]:
+    drawn = []
+    for index, panel in enumerate(panels):
+        # Published curves of one unit share a value axis; a diagnostic may overshoot and has its own.
+        alike = [other for other in panels if other.unit == panel.unit and other.variant == ""]
+        heights = y_domain(alike if panel.variant == "" else [panel])
+        svg = panel_svg(panel, (span, heights), clocks, series, board.entropy, f"{ident}{index}")
+        title = join([panel.route, el("small", None, f" {panel.variant}") if panel.variant else None])
+        absent = [
+            f"{line.label}: {status_words(line.rows.get(panel.route))}"
+            for line in board.lines
+            if panel.variant == "" and not (panel.route in line.rows and line.rows[panel.route].ok)
+        ]
+        note = el("p", {"class": "absent"}, "; ".join(dict.fromkeys(absent))) if absent else None
+        tip = el("div", {"class": "tip", "role": "status", "hidden": ""})
+        drawn.append(el("div", {"class": "cell"}, el("h4", None, title), svg, tip, note))
+    return drawn
+
+
+def _diagnostics(
+    board: Board,
+    panels: list[Panel],
+    span: tuple[float, float],
+    clocks: list[Clock],
+    series: SeriesOf,
+    ident: str,
+) -> Markup | None:
+    if not panels:
+        return None
+    cells = _panels(board, panels, span, clocks, series, f"{ident}-x")
+    return el(
+        "details",
+        None,
+        el("summary", None, "Diagnostics: other estimators of the same quantities, each on its own value axis"),
+        el("div", {"class": "panels"}, *cells),
+    )
+
+
+def _controls(board: Board, series: SeriesOf, clocks: list[Clock]) -> Markup:
+    """Check boxes that show and hide lines and a choice of upper axis; the style sheet alone does the work."""
+    boxes = []
+    for line in board.lines:
+        if not any(row.ok and row.curves for row in line.rows.values()):
+            continue
+        look = series[line.label, line.split]
+        box = el("input", {"type": "checkbox", "class": f"t-{look.key}", "checked": ""})
+        stroke = el("path", {"class": f"line {look.style}", "d": "M2 7H30"})
+        boxes.append(el("label", {"class": f"l-{look.key}"}, box, _swatch(stroke, 32), line.title))
+    options = [
+        el("option", {"class": f"k{index}", "data-clock": _nodes(clock)}, clock.label)
+        for index, clock in enumerate(clocks)
+    ]
+    choice = el("label", {"class": "choice"}, "upper axis: t/T, ", el("select", None, *options))
+    return el("div", {"class": "controls", "role": "group", "aria-label": "Lines shown"}, *boxes, choice)
+
+
+def _swatch(drawing: Markup, width: int) -> Markup:
+    size = {"width": str(width), "height": "14"}
+    box = {"class": "swatch", "viewBox": f"0 0 {width} 14", **size, "aria-hidden": "true"}
+    return el("svg", box, drawing)
+
+
+def _nodes(clock: Clock, most: int = 64) -> str:
+    """Up to `most` + 1 nodes of a clock as "log_snr:t/T …" for the read-out."""
+    every = max(1, len(clock.log_snr) // most)
+    nodes = [*zip(clock.log_snr, clock.time, strict=True)]
+    kept = [*nodes[:-1:every], nodes[-1]]
+    return " ".join(f"{fixed(log_snr)}:{time:.3f}" for log_snr, time in kept)

@@ -1,0 +1,95 @@
+"""leaderboard.md: the boards as GitHub tables, every cell without a value, the legend and the provenance."""
+
+from __future__ import annotations
+
+import re
+
+from benchsuite.leaderboard import Board, Line, board_notes, boards, cells_without_values, status_words
+from benchsuite.report import words
+from benchsuite.report.citation import bibtex
+from benchsuite.results import Results
+
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {c: f"\\{c}" for c in "\\`*[]|~$"}
+#: Underscores inside a word are literal in GitHub's dialect; only those at an edge of a word can open emphasis.
+_EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
+
+
+def markdown_text(results: Results) -> str:
+    """The whole report in Markdown; every string of the document is escaped."""
+    parts = ["# Leaderboard", _provenance_line(results)]
+    for board in boards(results):
+        parts += _board(board)
+    parts += _missing(results)
+    parts += ["## How to read it", *(f"* **{term}**: {text}" for term, text in words.LEGEND)]
+    parts += ["## Provenance", *(f"* {name}: {escape(value)}" for name, value in words.provenance_items(results))]
+    parts += ["## How to cite", f"{fence}bibtex\n{bibtex(results)}{fence}"]
+    return _join(parts)
+
+
+def escape(text: str) -> str:
+    """`text` as literal Markdown on one line, safe inside a table cell."""
+    literal = "".join(_ESCAPES.get(character, character) for character in " ".join(text.split()))
+    return _EDGE_UNDERSCORE.sub(r"\\_", literal)
+
+
+fence = "```"
+
+
+def _board(board: Board) -> list[str]:
+    title = " · ".join(filter(None, [board.dataset, board.factor]))
+    facts = "; ".join(f"{escape(name)}: {escape(value)}" for name, value in words.board_facts(board))
+    parts = [f"## {escape(title)}", escape(words.headline(board))]
+    parts += [f"{facts}."] if facts else []
+    head = ["rank", "model", "oracle gap"]
+    for route in board.routes:
+        head += [f"{escape(route)} {name}" for name in words.SCALAR_TITLES.values()]
+    table = [head, ["--:", ":--", *["--:"] * (len(head) - 2)]]
+    parts.append(
+        "\n".join(f"| {' | '.join(cells)} |" for cells in [*table, *(_line(board, x) for x in board.lines)])
+    )
+    if board.ranked_by:
+        parts.append(f"Ranked by the mean oracle gap over {escape(words.enumeration(list(board.ranked_by)))}.")
+    parts += [f"* {escape(x.title)} has no rank: {escape(x.unranked)}" for x in board.lines if x.unranked]
+    parts += [f"* {escape(title)}, {escape(route)}: {escape(text)}" for title, route, text in board_notes(board)]
+    return parts
+
+
+def _line(board: Board, line: Line) -> list[str]:
+    score = "–" if line.oracle or line.score is None else words.estimate_text(line.score)
+    cells = [line.place or "–", f"**{escape(line.title)}**" if line.oracle else escape(line.title), score]
+    for route in board.routes:
+        row = line.rows.get(route)
+        if row is None or not row.ok:
+            cells += [status_words(row), "", ""]
+        else:
+            cells += [words.estimate_text(row.scalars[name]) for name in words.SCALAR_TITLES]
+    return cells
+
+
+def _missing(results: Results) -> list[str]:
+    groups = cells_without_values(results)
+    if not groups:
+        return []
+    lines = [
+        f"* {escape(row.label)}: **{status_words(row)}**{f' at {escape(row.stage)}' if row.stage else ''}"
+        f"{f', {escape(row.reason)}' if row.reason else ''}. Cells: {escape(', '.join(cells))}"
+        for row, cells in groups
+    ]
+    return ["## Cells without a value", *lines]
+
+
+def _provenance_line(results: Results) -> str:
+    facts = dict(words.provenance_items(results))
+    said = [f"benchsuite {facts['benchsuite']}"] + [
+        facts[name] for name in ("started", "wall time") if name in facts
+    ]
+    return escape(", ".join([*said, f"cells: {facts['cells']}"])) + "."
+
+
+def _join(parts: list[str]) -> str:
+    """Blank line between blocks, none between the items of one list."""
+    text = ""
+    for previous, part in zip(["", *parts], parts, strict=False):
+        both_items = previous.startswith("* ") and part.startswith("* ")
+        text += ("" if not text else "\n" if both_items else "\n\n") + part
+    return text + "\n"

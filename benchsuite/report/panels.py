@@ -1,0 +1,180 @@
+"""Curve panels: one quantity of every model against log-SNR, as an SVG that needs no script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchsuite.leaderboard import Board, Line
+from benchsuite.report.axes import levels, text, time_axis, x_axis, y_axis
+from benchsuite.report.clocks import Clock
+from benchsuite.report.markup import Markup, el, join
+from benchsuite.report.series import Series
+from benchsuite.report.svg import Scale, band_path, fixed, line_path
+from benchsuite.results import CurvePoints, Estimate
+
+WIDTH, HEIGHT = 400, 320
+LEFT, RIGHT, TOP, BOTTOM = 36, 388, 44, 278  #: edges of the plot in the view box
+_FEW = 24  #: curves with at most this many nodes show them
+
+Domain = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One curve of one line, and the onset marked on it (published curves only)."""
+
+    line: Line
+    curve: CurvePoints
+    onset: Estimate | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity: a route and a variant of it ("" is the published curve)."""
+
+    route: str
+    variant: str
+    drawn: tuple[Drawn, ...]
+
+    @property
+    def unit(self) -> str:
+        """Unit of the values."""
+        return self.drawn[0].curve.unit
+
+
+def panels_of(board: Board, published: bool) -> list[Panel]:
+    """The panels of a board that have anything to draw: published curves, or the diagnostics beside them."""
+    found: dict[tuple[str, str], list[Drawn]] = {}
+    for route in board.routes:
+        for line in board.lines:
+            row = line.rows.get(route)
+            for curve in row.curves if row and row.ok else ():
+                if (curve.variant == "") is published:
+                    onset = row.scalars["log_snr_50"] if row and published else None
+                    found.setdefault((route, curve.variant), []).append(Drawn(line, curve, onset))
+    return [Panel(route, variant, tuple(drawn)) for (route, variant), drawn in found.items()]
+
+
+def x_domain(panels: Sequence[Panel]) -> Domain:
+    """The log-SNR range that holds every curve, out to whole numbers."""
+    curves = [drawn.curve for panel in panels for drawn in panel.drawn]
+    low = math.floor(min(curve.log_snr[0] for curve in curves))
+    high = math.ceil(max(curve.log_snr[-1] for curve in curves))
+    return (low, max(high, low + 1))
+
+
+def y_domain(panels: Sequence[Panel]) -> Domain:
+    """From the lowest to the highest thing drawn, with room above; intervals and tails are never cut off."""
+    values = [0.0]
+    for curve in (drawn.curve for panel in panels for drawn in panel.drawn):
+        values += [curve.floor, curve.ceiling, *curve.value, *(curve.low or ()), *(curve.high or ())]
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite), max(finite)
+    span = (high - low) or 1.0
+    return (low - (0.03 * span if low < 0 else 0), high + 0.09 * span)
+
+
+def panel_svg(
+    panel: Panel,
+    domains: tuple[Domain, Domain],
+    clocks: Sequence[Clock],
+    series: Mapping[tuple[str, str], Series],
+    entropy: float | None,
+    ident: str,
+) -> Markup:
+    """The panel on the axes `domains` (log-SNR, value); `ident` is unique on the page."""
+    x, y = Scale(domains[0], (LEFT, RIGHT)), Scale(domains[1], (BOTTOM, TOP))
+    first = panel.drawn[0].curve
+    is_entropy = entropy is not None and math.isclose(first.ceiling, entropy, rel_tol=1e-3)
+    title = " · ".join(filter(None, [panel.route, panel.variant]))
+    described = (
+        f"{title} in {panel.unit} against log-SNR from {domains[0][0]:g} (noise) to {domains[0][1]:g} (clean) "
+        f"for {', '.join(drawn.line.title for drawn in panel.drawn)}. "
+        "The numbers are in the table and in leaderboard.json."
+    )
+    back = el(
+        "rect",
+        {"x": LEFT, "y": TOP, "width": RIGHT - LEFT, "height": BOTTOM - TOP, "class": "back"},
+    )
+    parts: list[Markup] = [
+        el("title", {"id": f"{ident}-t"}, title),
+        el("desc", {"id": f"{ident}-d"}, described),
+        back,
+        _above(panel, y, is_entropy),
+        x_axis(x, TOP, BOTTOM),
+        y_axis(y, LEFT, RIGHT),
+        *(
+            time_axis(clock, x, TOP, f"axis clock k{index}{' first' if index == 0 else ''}")
+            for index, clock in enumerate(clocks)
+        ),
+        text(RIGHT, TOP - 24, panel.unit, "end", "name"),
+        levels(y, LEFT, RIGHT, first.floor, first.ceiling, is_entropy),
+    ]
+    parts += [_band(drawn, x, y, series) for drawn in panel.drawn if drawn.curve.low and drawn.curve.high]
+    parts += [_line(drawn, x, y, series) for drawn in panel.drawn]  # oracles lie under the models
+    parts += [_onset(drawn, x, y, series) for drawn in panel.drawn if drawn.onset]
+    parts.append(el("line", {"class": "cursor", "y1": TOP, "y2": BOTTOM, "x1": LEFT, "x2": LEFT}))
+    return el(
+        "svg",
+        {
+            "class": "panel" if panel.variant == "" else "panel diagnostic",
+            "viewBox": f"0 0 {WIDTH} {HEIGHT}",
+            "role": "img",
+            "tabindex": "0",
+            "aria-labelledby": f"{ident}-t {ident}-d",
+            "data-x": f"{domains[0][0]:g} {domains[0][1]:g} {LEFT} {RIGHT}",
+            "data-y": f"{domains[1][0]:.6g} {domains[1][1]:.6g} {BOTTOM} {TOP}",
+        },
+        *parts,
+    )
+
+
+def _above(panel: Panel, y: Scale, entropy: bool) -> Markup:
+    """A tint over the values above the ceiling, when a curve goes there: no perfect model can."""
+    ceiling = max(drawn.curve.ceiling for drawn in panel.drawn)
+    tops = [value for drawn in panel.drawn for value in drawn.curve.value if math.isfinite(value)]
+    if max(tops, default=ceiling) <= ceiling + 0.01 * abs(ceiling):
+        return join([])
+    said = "above H" if entropy else "above the ceiling"
+    area: dict[str, str | int] = {
+        "x": LEFT,
+        "y": TOP,
+        "width": RIGHT - LEFT,
+        "height": fixed(y(ceiling) - TOP),
+        "class": "above",
+    }
+    return join([el("rect", area), text((LEFT + RIGHT) / 2, TOP + 13, said, "middle", "note warn")])
+
+
+def _series(drawn: Drawn, series: Mapping[tuple[str, str], Series]) -> Series:
+    return series[drawn.line.label, drawn.line.split]
+
+
+def _band(drawn: Drawn, x: Scale, y: Scale, series: Mapping[tuple[str, str], Series]) -> Markup:
+    curve = drawn.curve
+    path = band_path(curve.log_snr, curve.low or (), curve.high or (), x, y)
+    return el("path", {"class": f"band {_series(drawn, series).classes}", "d": path})
+
+
+def _line(drawn: Drawn, x: Scale, y: Scale, series: Mapping[tuple[str, str], Series]) -> Markup:
+    curve, classes = drawn.curve, _series(drawn, series).classes
+    path = line_path(curve.log_snr, curve.value, x, y)
+    line = el("path", {"class": f"line {classes}", "data-name": drawn.line.title, "d": path})
+    if len(curve.log_snr) > _FEW:
+        return line
+    nodes = [
+        el("circle", {"class": f"node {classes}", "cx": fixed(x(a)), "cy": fixed(y(b)), "r": 2})
+        for a, b in zip(curve.log_snr, curve.value, strict=True)
+        if math.isfinite(b)
+    ]
+    return join([line, *nodes])
+
+
+def _onset(drawn: Drawn, x: Scale, y: Scale, series: Mapping[tuple[str, str], Series]) -> Markup:
+    """The published log_snr_50, on the level that defines it."""
+    assert drawn.onset is not None
+    at: dict[str, str | int] = {"cx": fixed(x(drawn.onset.value)), "cy": fixed(y(drawn.curve.half)), "r": 4}
+    said = f"{drawn.line.title}: log-SNR₅₀ = {drawn.onset.value:.2f}"
+    return el("circle", {"class": f"onset {_series(drawn, series).classes}", **at}, el("title", None, said))

@@ -1,0 +1,78 @@
+"""The boards as rich tables that fit a terminal of 100 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchsuite.leaderboard import Board, Line, board_notes, boards, cells_without_values, status_words
+from benchsuite.report import words
+from benchsuite.results import Estimate, Row, parse_results
+
+_ROUTES_PER_TABLE = 3
+
+
+def render_terminal(results: object, console: Console) -> None:
+    """Print the boards of a results document: rank, oracle gap and log-SNR₅₀ by route, with intervals.
+
+    More than three routes continue in a further table. Every cell without a value is listed with its reason.
+
+    Raises:
+        UsageError: `results` is not a results document.
+    """
+    parsed = parse_results(results)
+    for board in boards(parsed):
+        title = " · ".join(filter(None, [board.dataset, board.factor]))
+        console.print()
+        console.print(_text(title, "bold"))
+        console.print(_text(words.headline(board)))
+        for start in range(0, max(len(board.routes), 1), _ROUTES_PER_TABLE):
+            console.print(_table(board, board.routes[start : start + _ROUTES_PER_TABLE]))
+        for said in board_notes(board):
+            console.print(_text(f"* {said[0]}, {said[1]}: {said[2]}", "yellow"))
+    for row, cells in cells_without_values(parsed):
+        status = f"{status_words(row)} ({row.stage})" if row.stage else status_words(row)
+        told = f"{status}: {row.reason}" if row.reason else status
+        console.print(_text(row.label, "bold"), _text(told, _style(row)), _text(", ".join(cells), "dim"))
+    console.print(_text("log-SNR₅₀: lower = fixed earlier, at more noise. Gap: 0 = ideal. = shared rank.", "dim"))
+
+
+def _table(board: Board, routes: tuple[str, ...]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("model", max_width=26, overflow="fold")
+    table.add_column("oracle gap", justify="right", min_width=12)
+    for route in routes:
+        table.add_column(_text(f"{route}\nlog-SNR₅₀"), justify="right", max_width=18, overflow="fold")
+    for line in board.lines:
+        name = _text(line.title, "bold" if line.rank == 1 else "cyan" if line.oracle else "")
+        table.add_row(
+            _text(line.place or "–"), name, _estimate(line.score), *(_cell(line, route) for route in routes)
+        )
+    return table
+
+
+def _cell(line: Line, route: str) -> Text:
+    row = line.rows.get(route)
+    if row is None or not row.ok:
+        return _text(status_words(row), _style(row))
+    text = _estimate(row.scalars["log_snr_50"])
+    return text.append(" *", style="yellow") if row.flags or row.scalar_notes else text
+
+
+def _estimate(estimate: Estimate | None) -> Text:
+    if estimate is None:
+        return _text("–")
+    interval = words.interval(estimate)
+    return Text.assemble(words.number(estimate.value), ("\n" + interval if interval else "", "dim"))
+
+
+def _style(row: Row | None) -> str:
+    return "dim" if row is None or row.status == "not_applicable" else "red"
+
+
+def _text(said: str, style: str = "") -> Text:
+    """Literal text: no rich markup is read and no control character of a plugin's string reaches the terminal."""
+    return Text("".join(c if c.isprintable() or c == "\n" else "�" for c in said), style=style)

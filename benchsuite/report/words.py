@@ -1,0 +1,147 @@
+"""Numbers and explanations as every report prints them, so that no two reports say different things."""
+
+from __future__ import annotations
+
+from benchsuite.leaderboard import Board
+from benchsuite.results import Estimate, Results
+
+#: Column heads: scalar → (name, what it is).
+SCALAR_TITLES = {"log_snr_50": "log-SNR₅₀", "width": "width", "gap": "gap"}
+
+
+def number(value: float | None, digits: int = 2, minus: str = "-") -> str:
+    """Fixed-point text, "–" for None; never "-0.00"."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", minus)
+
+
+def interval(estimate: Estimate | None, digits: int = 2, minus: str = "-") -> str:
+    """The text "[low, high]", "" when there is none."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    return f"[{number(estimate.low, digits, minus)}, {number(estimate.high, digits, minus)}]"
+
+
+def estimate_text(estimate: Estimate | None) -> str:
+    """The text "value [low, high]", or "–"."""
+    if estimate is None:
+        return "–"
+    return f"{number(estimate.value)} {interval(estimate)}".rstrip()
+
+
+def percent(value: float | None) -> str:
+    """0.985 → "98.5 %"."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def board_facts(board: Board) -> list[tuple[str, str]]:
+    """(name, value) of what the numbers of a board rest on."""
+    facts = []
+    if board.entropy is not None:
+        facts.append((f"H({board.factor})", f"{number(board.entropy, 3)} nats"))
+    if board.held_out is not None:
+        draws = next((row.draws for row in board.rows if row.draws), None)
+        facts.append(("held-out images", f"{board.held_out}" + (f" × {draws} noise draws" if draws else "")))
+    if board.population is not None:
+        facts.append(("oracle", f"exact for a set of N = {board.population} images"))
+    if board.readout_accuracy is not None:
+        facts.append(("readout accuracy", f"{percent(board.readout_accuracy)} on held-out images"))
+    return facts
+
+
+def headline(board: Board, minus: str = "-") -> str:
+    """One or two sentences: when the ideal model fixes the factor by each route, and who comes closest."""
+    sentences = []
+    oracle = next((line for line in reversed(board.lines) if line.oracle), None)
+    onsets = [(route, row.scalars["log_snr_50"]) for route, row in oracle.rows.items()] if oracle else []
+    said = [f"{number(onset.value, 2, minus)} ({route})" for route, onset in onsets if onset]
+    if oracle and said:
+        images = "On held-out images the" if oracle.split == "test" else "The"
+        sentences.append(f"{images} ideal model fixes {board.factor} at log-SNR {', '.join(said)}.")
+    best = [line for line in board.lines if line.rank == 1 and line.score]
+    if best:
+        gaps = [number(line.score.value, 2, minus) for line in best if line.score]
+        gap = gaps[0] if gaps[0] == gaps[-1] else f"{gaps[0]} to {gaps[-1]}"
+        verb, tie = ("come", ", too close to tell apart") if len(best) > 1 else ("comes", "")
+        names = enumeration([line.label for line in best])
+        sentences.append(f"{names} {verb} closest to an ideal model: oracle gap {gap}{tie}.")
+    return " ".join(sentences) or "No model has a rank on this board."
+
+
+def enumeration(names: list[str]) -> str:
+    """["a", "b", "c"] → "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+#: (term, explanation) for the legend of every report.
+LEGEND: tuple[tuple[str, str], ...] = (
+    (
+        "log-SNR",
+        "the one clock of all families, 2 ln(alpha / sigma). Low = noise, high = clean image; a sample is "
+        "generated from low to high. Native time t/T depends on a model's schedule and is only a view.",
+    ),
+    (
+        "log-SNR₅₀",
+        "where the curve of a route passes half way from its floor to its ceiling: for information, H/2. "
+        "The lower, the earlier in generation (the more noise) the factor is fixed.",
+    ),
+    (
+        "width",
+        "log-SNR at 90 % minus log-SNR at 10 % of the way. Small = fixed abruptly, large = gradually.",
+    ),
+    ("gap", "log-SNR₅₀ minus the oracle's by the same route. 0 is ideal, above 0 is later, below 0 is earlier."),
+    ("oracle gap", "mean of |gap| over the routes that rank, which the board names. The rank follows it."),
+    (
+        "rank",
+        "models that cannot be told apart share a rank, marked with =. A model with a cell missing in a "
+        "route that ranks keeps its place on the board without a rank.",
+    ),
+    (
+        "route",
+        "an independent way to the same onset (a metric). For a perfect model information routes agree; "
+        "routes with another ceiling, such as retention, have an onset of their own, which the oracle row shows.",
+    ),
+    (
+        "oracle",
+        "the exact denoiser of a finite set of N images, measured like a model. On enumerated data it is the "
+        "truth. On a real data set it is the ideal of that finite set only and commits to single images earlier "
+        "than the population would, so its curve for images outside the set (held out) stands beside it.",
+    ),
+    ("[low, high]", "95 % bootstrap interval over images."),
+    (
+        "H",
+        "entropy of the factor in nats, the most that can be known. Estimates above H are flagged, not clipped.",
+    ),
+    ("readout accuracy", "held-out accuracy of the frozen classifier that judges generated images."),
+)
+
+
+def provenance_items(results: Results) -> list[tuple[str, str]]:
+    """(name, value) of where the numbers come from."""
+    facts = results.provenance
+    items = [("benchsuite", str(facts.get("benchsuite", "unknown")))]
+    git = facts.get("git")
+    if isinstance(git, dict):
+        state = " with uncommitted changes" if git.get("dirty") else ""
+        items.append(("revision", f"{git.get('revision', 'unknown')}{state}"))
+    command = facts.get("command")
+    if isinstance(command, list):
+        items.append(("command", " ".join(["benchsuite", *map(str, command)])))
+    for name in ("seed", "device", "dtype", "python", "started"):
+        if facts.get(name) is not None:
+            items.append((name, str(facts[name])))
+    seconds = facts.get("seconds")
+    if isinstance(seconds, int | float):
+        items.append(("wall time", f"{seconds:.0f} s"))
+    for name in ("versions", "plugins"):
+        if isinstance(facts.get(name), dict) and facts[name]:
+            items.append((name, ", ".join(f"{key} {value}" for key, value in sorted(facts[name].items()))))
+    counts = dict.fromkeys(dict.fromkeys(row.status for row in results.rows), 0)
+    for row in results.rows:
+        counts[row.status] += 1
+    items.append(("cells", ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.items()) or "none"))
+    return items
