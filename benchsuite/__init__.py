@@ -3,6 +3,8 @@
 Everything a plugin needs is importable from here. Importing this package does not import torch.
 """
 
+from typing import TYPE_CHECKING
+
 from benchsuite.contracts import Codec as Codec
 from benchsuite.contracts import Curve as Curve
 from benchsuite.contracts import Dataset as Dataset
@@ -26,4 +28,17 @@ from benchsuite.errors import NotApplicableError as NotApplicableError
 from benchsuite.errors import UsageError as UsageError
 from benchsuite.hookspecs import hookimpl as hookimpl
 
+if TYPE_CHECKING:
+    from benchsuite.api import Report as Report
+    from benchsuite.api import measure as measure
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """`benchsuite.measure` and its report need torch, which is imported when they are first used."""
+    if name in ("measure", "Report"):
+        from benchsuite import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'benchsuite' has no attribute {name!r}")

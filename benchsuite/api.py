@@ -18,13 +18,12 @@ from benchsuite.contracts import Dataset, DiffusionModel, FloatArray, Metric
 from benchsuite.discovery import Catalog, discover
 from benchsuite.errors import UsageError
 from benchsuite.plan import Plan, Settings, Unit, unite
-from benchsuite.protocols.settings import UTurnSettings
+from benchsuite.protocols.settings import SweepSettings, UTurnSettings
 from benchsuite.runner import Outcome, Reporter, run
 from benchsuite.store import Store
 
-
 #: A case posed from Python is usually small and exact: more draws and more probe items than a suite takes.
-DEFAULTS = Settings(probe_items=4000, u_turn=UTurnSettings(draws=4))
+DEFAULTS = Settings(probe_items=4000, sweep=SweepSettings(draws=4), u_turn=UTurnSettings(draws=4))
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,12 @@ class Report:
             if found["variant"] == variant:
                 scalars = row["scalars"] if not variant else {"log_snr_50": None, "width": None}
                 return MeasuredCurve(
-                    **{name: _array(found[name]) for name in ("log_snr", "value", "low", "high")},
-                    **{name: s["value"] if (s := scalars[name]) else None for name in ("log_snr_50", "width")},
+                    log_snr=_array(found["log_snr"]),
+                    value=_array(found["value"]),
+                    low=_array(found["low"]),
+                    high=_array(found["high"]),
+                    log_snr_50=_value(scalars["log_snr_50"]),
+                    width=_value(scalars["width"]),
                     unit=found["unit"],
                     floor=found["floor"],
                     ceiling=found["ceiling"],
@@ -193,6 +196,10 @@ def _sweep(base: Settings, grid: Sequence[float]) -> Any:
     if len(levels) < 2 or not np.allclose(np.diff(levels, 2), 0, atol=1e-6):
         raise UsageError(f"grid must be (low, high, nodes) or equidistant levels, got {list(grid)}")
     return replace(base.sweep, low=float(levels[0]), high=float(levels[-1]), nodes=len(levels))
+
+
+def _value(scalar: dict[str, float] | None) -> float | None:
+    return None if scalar is None else scalar["value"]
 
 
 def _array(values: Sequence[float | None]) -> FloatArray:

@@ -23,10 +23,10 @@ def assemble(plan: Plan, outcomes: Sequence[Outcome], provenance: dict[str, Any]
     """The results document, as in `benchsuite.results`."""
     summaries: dict[Cell, tuple[Curve, Summary]] = {}
     for outcome in outcomes:
-        for metric, curves in outcome.curves.items():
+        for name, curves in outcome.curves.items():
             for curve in curves:
                 if not curve.variant:
-                    summaries[_cell(outcome, curve.factor, metric)] = (curve, _summary(plan, curve))
+                    summaries[_cell(outcome, curve.factor, name)] = (curve, _summary(plan, curve))
     gaps: dict[Cell, Estimate] = {}
     rows = []
     for outcome in outcomes:

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchsuite.contracts import Dataset, DiffusionModel, NoiseSweep, ProtocolOptions, Readout, Record, UTurn
+from benchsuite.contracts import Dataset, DiffusionModel, Fork, NoiseSweep, ProtocolOptions, Readout, Record, UTurn
 from benchsuite.errors import BenchsuiteError, NotApplicableError
 from benchsuite.own_data import OwnData
 from benchsuite.plan import Settings, Unit
-from benchsuite.protocols import noise_sweep as sweep_protocol
-from benchsuite.protocols import u_turn as u_turn_protocol
-from benchsuite.protocols.common import Items, Meter, chunks, shared_factors
+from benchsuite.protocols import fork, noise_sweep, u_turn
+from benchsuite.protocols.common import Items, Meter, chunks
 from benchsuite.provenance import class_identity, engine_identity
 from benchsuite.randomness import stream_key
 
@@ -62,6 +61,7 @@ class Bench:
         exact = model.exact and (unit.split == "train" or not unit.dataset)
         prior = _prior(model, dataset)
         entropy = {name: float(-(p[p > 0] * np.log(p[p > 0])).sum()) for name, p in prior.items()}
+        entropy["joint"] = _joint_entropy(dataset.split("train").labels)
         readout = dataset.readout()
         if readout is not None:
             readout = readout.to(device)
@@ -70,22 +70,26 @@ class Bench:
 
     def can(self, need: ProtocolOptions) -> bool:
         """Whether the data set offers what the protocol needs."""
-        return self.readout is not None or not isinstance(need, UTurn)
+        return self.readout is not None or isinstance(need, NoiseSweep)
 
     def count(self, need: ProtocolOptions) -> int:
         """Forward passes that `run` would take."""
-        if isinstance(need, NoiseSweep):
-            nodes = len(sweep_protocol.levels(self.settings.sweep, self.model.sigma_range))
-            return sweep_protocol.count_passes(
-                self.settings.sweep,
-                need,
-                len(self.items),
-                sum(map(len, self.probe.values())),
-                len(shared_factors(self.model, self.items.factors)),
-                nodes,
-            )
-        assert isinstance(need, UTurn)
-        return u_turn_protocol.count_passes(self.settings.u_turn, len(self.items), self.model.sigma_range)
+        items, reach = len(self.items), self.model.sigma_range
+        match need:
+            case NoiseSweep():
+                return noise_sweep.count_passes(
+                    self.settings.sweep,
+                    need,
+                    items,
+                    sum(map(len, self.probe.values())),
+                    len(noise_sweep.heads(self.model, self.items.factors)),
+                    reach,
+                )
+            case UTurn():
+                return u_turn.count_passes(self.settings.u_turn, items, reach)
+            case Fork():
+                return fork.count_passes(self.settings.fork, items, reach)
+        raise BenchsuiteError(f"unknown protocol {need.protocol!r}")
 
     def run(self, need: ProtocolOptions, advance: Callable[[int], None]) -> Record:
         """Run a protocol, halving the batch while memory runs out."""
@@ -121,19 +125,17 @@ class Bench:
             "meter": meter,
         }
         if isinstance(need, NoiseSweep):
-            return sweep_protocol.noise_sweep(
-                self.model, self.items, self.probe, need, self.settings.sweep, **common
-            )
-        assert isinstance(need, UTurn)
+            return noise_sweep.noise_sweep(self.model, self.items, self.probe, need, self.settings.sweep, **common)
         assert self.readout is not None
-        return u_turn_protocol.u_turn(
-            self.model, self.items, self.readout, self.settings.u_turn, exact=self.exact, **common
-        )
+        if isinstance(need, UTurn):
+            return u_turn.u_turn(self.model, self.items, self.readout, self.settings.u_turn, **common)
+        return fork.fork(self.model, self.items, self.readout, self.settings.fork, **common)
 
     def origin(self, need: ProtocolOptions) -> dict[str, Any]:
         """Everything the record of `need` depends on."""
-        section = self.settings.sweep if isinstance(need, NoiseSweep) else self.settings.u_turn
-        judged = isinstance(need, UTurn) and self.readout is not None
+        sections = {"noise_sweep": "sweep", "u_turn": "u_turn", "fork": "fork"}
+        section = getattr(self.settings, sections[need.protocol])
+        judged = self.readout is not None and not isinstance(need, NoiseSweep)
         return {
             "op": need.protocol,
             "request": asdict(need),
@@ -187,6 +189,13 @@ def _prior(model: DiffusionModel, dataset: Dataset) -> dict[str, Any]:
         f.name: torch.bincount(labels[:, i], minlength=f.size).double().numpy() / len(labels)
         for i, f in enumerate(dataset.factors)
     }
+
+
+def _joint_entropy(labels: torch.Tensor) -> float:
+    """Entropy of all factors together in the training split, nats, with the Miller–Madow correction."""
+    counts = torch.unique(labels, dim=0, return_counts=True)[1].double()
+    p = counts / counts.sum()
+    return float(-(p * p.log()).sum() + (len(counts) - 1) / (2 * counts.sum()))
 
 
 def _order(ids: tuple[str, ...], seed: int) -> list[int]:

@@ -261,7 +261,6 @@ class Fork(ProtocolOptions):
     """Ask for forks: k independent continuations from one noised image."""
 
     protocol: ClassVar[str] = "fork"
-    k: int = 8  #: continuations per (image, level)
 
 
 @dataclass
@@ -328,6 +327,19 @@ class Metric(ABC):
 
         Records are read-only. Randomness, if any, must come from `Record.meta["seed"]`.
         """
+
+    def truth(self, posterior: FloatArray, prior: FloatArray) -> float | None:
+        """What the published curve tends to on a perfect model, from the exact posterior at one level.
+
+        Args:
+            posterior: (N, K) rows p(factor | x) for x drawn from the model.
+            prior: (K,) p(factor).
+
+        Returns:
+            The expected value in `unit`; None if the posterior does not determine it (then the metric cannot
+            be calibrated this way).
+        """
+        return None
 
 
 # ------------------------------------------------------------------------------------------ recipes

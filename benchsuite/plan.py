@@ -17,7 +17,7 @@ from benchsuite import specs
 from benchsuite.contracts import Dataset, DiffusionModel, Metric, ProtocolOptions
 from benchsuite.discovery import Catalog
 from benchsuite.errors import UsageError, unknown
-from benchsuite.protocols.settings import SweepSettings, UTurnSettings
+from benchsuite.protocols.settings import ForkSettings, SweepSettings, UTurnSettings
 
 D = TypeVar("D")
 DEFAULT_SUITE = "digits"
@@ -35,6 +35,7 @@ class Settings:
     batch: int = 1024  #: largest number of rows in one forward pass
     sweep: SweepSettings = field(default_factory=SweepSettings)
     u_turn: UTurnSettings = field(default_factory=UTurnSettings)
+    fork: ForkSettings = field(default_factory=ForkSettings)
 
 
 @dataclass(frozen=True)

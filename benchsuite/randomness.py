@@ -45,16 +45,21 @@ def normal(keys: torch.Tensor, step: int, shape: tuple[int, ...]) -> torch.Tenso
     """
     count = math.prod(shape)
     pairs = (count + 1) // 2
-    position = torch.arange(2 * pairs, device=keys.device, dtype=torch.int64)
+    u = uniform(keys, step, (2 * pairs,))
+    radius = torch.sqrt(-2.0 * torch.log(u[:, :pairs]))
+    angle = (2.0 * math.pi) * u[:, pairs:]
+    deviates = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
+    return deviates[:, :count].reshape(len(keys), *shape)
+
+
+def uniform(keys: torch.Tensor, step: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """Uniform deviates on (0, 1), one independent block per key; arguments and result as for `normal`."""
+    position = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int64)
     # key and step are mixed before positions are added: streams of neighbouring steps never overlap
     base = _mix(keys + _signed((step + 1) * _GOLDEN))[:, None]
     bits = _mix(_mix(base + position * _signed(_GOLDEN)))
-    # top 24 bits -> a uniform on (0, 1), exactly representable in float32
-    uniform = (((bits >> 40) & 0xFFFFFF).to(torch.float32) + 0.5) / 2**24
-    radius = torch.sqrt(-2.0 * torch.log(uniform[:, :pairs]))
-    angle = (2.0 * math.pi) * uniform[:, pairs:]
-    deviates = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
-    return deviates[:, :count].reshape(len(keys), *shape)
+    # 23 bits and a half step: strictly inside (0, 1) and exactly representable in float32
+    return ((((bits >> 41) & 0x7FFFFF).to(torch.float32) + 0.5) / 2**23).reshape(len(keys), *shape)
 
 
 def _mix(z: torch.Tensor) -> torch.Tensor:

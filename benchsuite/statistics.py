@@ -75,13 +75,16 @@ def summarise(curve: Curve, *, replicates: int, seed: int) -> Summary:
     means = resampling_weights(items, replicates, seed) @ values
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
+    # a quantity that falls as the factor becomes fixed (entropy) is turned round
+    sign = 1.0 if curve.ceiling >= curve.floor else -1.0
+
     def crossing(fraction: float) -> Estimate:
-        level = curve.floor + fraction * (curve.ceiling - curve.floor)
-        value = float(first_crossing(mean[None], curve.log_snr, level)[0])
-        found = first_crossing(means, curve.log_snr, level)
+        level = sign * (curve.floor + fraction * (curve.ceiling - curve.floor))
+        value = float(first_crossing(sign * mean[None], curve.log_snr, level)[0])
+        found = first_crossing(sign * means, curve.log_snr, level)
         if np.isfinite(value):
             return Estimate(value, found)
-        side = "starts above" if mean[0] >= level else "never reaches"
+        side = "starts above" if sign * mean[0] >= level else "never reaches"
         return Estimate(None, found, f"{side} {fraction:.0%} of the way from floor to ceiling")
 
     early, half, late = crossing(EARLY), crossing(ONSET), crossing(LATE)

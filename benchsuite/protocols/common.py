@@ -95,12 +95,13 @@ def denoise_batched(
     return result
 
 
-def condition_on(model: DiffusionModel, items: Items, factor: str) -> torch.Tensor:
-    """Label rows (N, len(model.factors)) that state `factor` and leave the others null (-1)."""
+def condition_on(model: DiffusionModel, items: Items, factors: Sequence[str]) -> torch.Tensor:
+    """Label rows (N, len(model.factors)) that state `factors` and leave the others null (-1)."""
     names = [f.name for f in model.factors]
+    columns = [f.name for f in items.factors]
     given = torch.full((len(items), len(names)), -1, dtype=torch.int64, device=items.x.device)
-    column = [f.name for f in items.factors].index(factor)
-    given[:, names.index(factor)] = items.labels[:, column]
+    for factor in factors:
+        given[:, names.index(factor)] = items.labels[:, columns.index(factor)]
     return given
 
 

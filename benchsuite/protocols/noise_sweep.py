@@ -9,6 +9,7 @@ Record arrays (M = N draws × items, rows draw by draw; T levels; S tapped level
 ``error/unconditional`` (M, T)       ‖eps - eps_hat‖² with all labels null (nats after ½ ∫ d log_snr)
 ``error/<factor>``     (M, T)        the same with that factor's true label given
 ``gap/<factor>``       (M, T)        ‖eps_hat_factor - eps_hat_unconditional‖²
+                                     (with two factors or more also a head ``joint``, given all labels)
 ``posterior/<factor>`` (M, T, K)     exact models only
 ``tap_log_snr``        (S,)          the levels at which taps are kept
 ``tap_items``, ``tap_role`` (R,) str  role is "train", "val" or "test"
@@ -21,14 +22,14 @@ Record arrays (M = N draws × items, rows draw by draw; T levels; S tapped level
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchsuite.contracts import DiffusionModel, ExactModel, FloatArray, NoiseSweep, Record
+from benchsuite.contracts import DiffusionModel, ExactModel, Factor, FloatArray, NoiseSweep, Record
 from benchsuite.errors import BenchsuiteError
 from benchsuite.noise import log_snr_from_sigma, sigma_from_log_snr
 from benchsuite.protocols.common import (
@@ -49,6 +50,17 @@ from benchsuite.protocols.settings import SweepSettings
 BASELINE_TAPS = ("input", "denoised", "log-posterior")
 
 
+#: head name -> factors that it is given
+Conditions = Mapping[str, Sequence[str]]
+
+
+def heads(model: DiffusionModel, factors: Sequence[Factor]) -> dict[str, list[str]]:
+    """The conditional heads of a model on a data set: one per shared factor, and all of them together."""
+    shared = shared_factors(model, factors)
+    found = {name: [name] for name in shared}
+    return found | {"joint": shared} if len(shared) > 1 else found
+
+
 def levels(settings: SweepSettings, sigma_range: tuple[float, float]) -> FloatArray:
     """The grid, without the nodes outside the model's range, ascending."""
     grid = np.linspace(settings.low, settings.high, settings.nodes)
@@ -63,12 +75,18 @@ def levels(settings: SweepSettings, sigma_range: tuple[float, float]) -> FloatAr
 
 
 def count_passes(
-    settings: SweepSettings, request: NoiseSweep, items: int, probe_items: int, factors: int, nodes: int
+    settings: SweepSettings,
+    request: NoiseSweep,
+    items: int,
+    probe_items: int,
+    conditional_heads: int,
+    sigma_range: tuple[float, float],
 ) -> int:
     """Forward passes of a sweep, before running it."""
-    heads = 1 + (factors if request.heads else 0)
+    nodes = len(levels(settings, sigma_range))
+    per_row = 1 + conditional_heads
     tapped = len(range(0, nodes, settings.tap_stride))
-    passes = nodes * items * settings.draws * heads if request.heads else tapped * items
+    passes = nodes * items * settings.draws * per_row if request.heads else tapped * items
     return passes + (tapped * probe_items if request.taps else 0)
 
 
@@ -97,11 +115,11 @@ def noise_sweep(
     """
     grid = levels(settings, model.sigma_range)
     tapped = list(range(0, len(grid), settings.tap_stride)) if request.taps else []
-    factors = shared_factors(model, items.factors) if request.heads else []
+    conditions = heads(model, items.factors) if request.heads else {}
     # without heads only the tapped levels carry anything
     used = list(range(len(grid))) if request.heads else tapped
     draws = settings.draws if request.heads else 1
-    sweep = _Sweep(model, factors, batch, meter)
+    sweep = _Sweep(model, conditions, batch, meter)
     columns: dict[str, list[FloatArray]] = {}
     taps: dict[str, list[FloatArray]] = {}
     groups = [(role, group) for role, group in probe.items() if request.taps]
@@ -111,7 +129,7 @@ def noise_sweep(
         seen: list[dict[str, FloatArray]] = []
         for draw in range(draws):
             keep = t in tapped and draw == 0
-            values, pooled = sweep.run(items, sigma, t, draw, factors, keep, seed, dataset)
+            values, pooled = sweep.run(items, sigma, t, draw, conditions, keep, seed, dataset)
             for name, value in values.items():
                 rows.setdefault(name, []).append(value)
             seen += [pooled] if keep else []
@@ -119,7 +137,7 @@ def noise_sweep(
             columns.setdefault(name, []).append(np.concatenate(parts))
         if t in tapped:
             for _, group in groups:
-                seen.append(sweep.run(group, sigma, t, 0, [], True, seed, dataset)[1])
+                seen.append(sweep.run(group, sigma, t, 0, {}, True, seed, dataset)[1])
             for name in seen[0]:
                 taps.setdefault(name, []).append(np.concatenate([part[name] for part in seen]))
     everyone = [("test", items), *groups] if request.taps else []
@@ -136,16 +154,16 @@ def noise_sweep(
         arrays["tap_role"] = np.array([role for role, group in everyone for _ in group.ids])
         for f in items.factors:
             arrays[f"tap_labels/{f.name}"] = np.concatenate([g.column(f.name) for _, g in everyone])
-    return Record("noise_sweep", arrays, {"conditional_factors": factors, "draws": draws})
+    return Record("noise_sweep", arrays, {"heads": list(conditions), "draws": draws})
 
 
 class _Sweep:
     """One model being swept: a chunk of rows goes through all heads in one forward pass."""
 
-    def __init__(self, model: DiffusionModel, factors: list[str], batch: int, meter: Meter) -> None:
+    def __init__(self, model: DiffusionModel, conditions: Conditions, batch: int, meter: Meter) -> None:
         self.model, self.meter = model, meter
         self.taps = Taps(model.network, model.taps)
-        self.rows = max(1, batch // (1 + len(factors)))
+        self.rows = max(1, batch // (1 + len(conditions)))
 
     def run(
         self,
@@ -153,14 +171,14 @@ class _Sweep:
         sigma: float,
         level: int,
         draw: int,
-        factors: list[str],
+        conditions: Conditions,
         keep_taps: bool,
         seed: int,
         dataset: str,
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
         """Errors and posteriors (N, …) and, if asked for, taps (N, D) of `items` at one level and draw."""
         keys = item_keys(seed, dataset, "noise_sweep", items.ids, items.x.device)
-        given = {f: condition_on(self.model, items, f) for f in factors}
+        given = {head: condition_on(self.model, items, factors) for head, factors in conditions.items()}
         values: dict[str, list[torch.Tensor]] = {}
         pooled: dict[str, list[torch.Tensor]] = {}
         for part in chunks(len(items), self.rows):

@@ -20,16 +20,16 @@ class SweepSettings:
     tap_stride: int = 4  #: taps are kept at every this many levels
 
     def __post_init__(self) -> None:
-        _check_range("sweep", self.low, self.high)
+        _check_range("SweepSettings", self.low, self.high)
         for name in ("draws", "tap_stride"):
-            _check_positive("sweep", name, getattr(self, name))
+            _check_positive("SweepSettings", name, getattr(self, name))
         if self.nodes < 2:
-            raise UsageError(f"sweep.nodes must be at least 2, got {self.nodes}")
+            raise UsageError(f"SweepSettings.nodes must be at least 2, got {self.nodes}")
 
 
 @dataclass(frozen=True)
-class UTurnSettings:
-    """U-turns and forks; everything their numbers depend on besides model and items."""
+class ReturnSettings:
+    """The reverse schedule that U-turns and forks come back by."""
 
     low: float = -7.0  #: log_snr of the noisiest starting level
     high: float = 7.0  #: log_snr of the cleanest starting level
@@ -37,17 +37,45 @@ class UTurnSettings:
     steps_per_level: int = 1  #: reverse steps between neighbouring starting levels
     end: float = 8.0  #: log_snr of the last forward pass, whose denoised image is the result
     method: str = "sde-2m"  #: see `benchsuite.samplers`
+
+    def __post_init__(self) -> None:
+        where = type(self).__name__
+        _check_range(where, self.low, self.high)
+        _check_positive(where, "every", self.every)
+        _check_positive(where, "steps_per_level", self.steps_per_level)
+        if self.end < self.high:
+            raise UsageError(f"{where}.end {self.end} must not lie below its high {self.high}")
+        if self.method not in METHODS:
+            raise UsageError(f"{where}.method must be one of {', '.join(METHODS)}, got {self.method!r}")
+
+
+@dataclass(frozen=True)
+class UTurnSettings(ReturnSettings):
+    """U-turns; everything their numbers depend on besides model and items."""
+
     draws: int = 1  #: U-turns per item and level, in antithetic pairs
 
     def __post_init__(self) -> None:
-        _check_range("u_turn", self.low, self.high)
-        _check_positive("u_turn", "every", self.every)
-        _check_positive("u_turn", "steps_per_level", self.steps_per_level)
-        _check_positive("u_turn", "draws", self.draws)
-        if self.end < self.high:
-            raise UsageError(f"u_turn.end {self.end} must not lie below u_turn.high {self.high}")
-        if self.method not in METHODS:
-            raise UsageError(f"u_turn.method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        super().__post_init__()
+        _check_positive("UTurnSettings", "draws", self.draws)
+
+
+@dataclass(frozen=True)
+class ForkSettings(ReturnSettings):
+    """Forks; everything their numbers depend on besides model and items."""
+
+    low: float = -5.0
+    high: float = 5.0
+    every: float = 1.0
+    steps_per_level: int = 2
+    k: int = 16  #: continuations per item and level
+    items: int = 64  #: items that are forked, at most
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.k < 2:
+            raise UsageError(f"ForkSettings.k must be at least 2, got {self.k}")
+        _check_positive("ForkSettings", "items", self.items)
 
 
 def _check_range(where: str, low: float, high: float) -> None:

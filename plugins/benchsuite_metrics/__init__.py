@@ -2,6 +2,7 @@
 
 from benchsuite import Metric, hookimpl
 from benchsuite_metrics.class_retention import ClassRetention
+from benchsuite_metrics.fork_entropy import ForkEntropy
 from benchsuite_metrics.linear_probe import LinearProbe
 from benchsuite_metrics.mutual_information import MutualInformation
 
@@ -9,4 +10,4 @@ from benchsuite_metrics.mutual_information import MutualInformation
 @hookimpl
 def benchsuite_metrics() -> list[type[Metric]]:
     """The metrics that ship with benchsuite."""
-    return [MutualInformation, ClassRetention, LinearProbe]
+    return [MutualInformation, ClassRetention, LinearProbe, ForkEntropy]

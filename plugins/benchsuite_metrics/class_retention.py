@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from benchsuite import Curve, Metric, NotApplicableError, Record, UTurn
+from benchsuite.contracts import FloatArray
 
 
 class ClassRetention(Metric):
@@ -58,3 +59,7 @@ class ClassRetention(Metric):
                 )
             )
         return curves
+
+    def truth(self, posterior: FloatArray, prior: FloatArray) -> float:
+        """E[sum p²]."""
+        return float((posterior**2).sum(axis=1).mean())

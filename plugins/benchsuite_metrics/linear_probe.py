@@ -61,6 +61,11 @@ class LinearProbe(Metric):
             raise NotApplicableError("nothing was tapped: the model offers no activations")
         return [curve for factor in record.meta["factors"] for curve in self._factor(record, factor, taps)]
 
+    def truth(self, posterior: FloatArray, prior: FloatArray) -> float:
+        """H(factor) - E[H(p)], nats: what a probe of the log-posterior attains."""
+        spread = -(posterior * np.log(np.where(posterior > 0, posterior, 1.0))).sum(axis=1)
+        return float(-(prior * np.log(np.where(prior > 0, prior, 1.0))).sum() - spread.mean())
+
     def _factor(self, record: Record, factor: str, taps: list[str]) -> list[Curve]:
         roles, labels = record["tap_role"], record[f"tap_labels/{factor}"]
         classes = record.factor_size(factor)

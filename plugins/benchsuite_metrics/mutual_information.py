@@ -55,15 +55,19 @@ class MutualInformation(Metric):
     tolerance = 0.03
 
     def compute(self, records: Mapping[str, Record]) -> list[Curve]:
-        """One published curve and one diagnostic per conditional factor."""
+        """A published curve and its diagnostics per conditional head: every factor, and all of them jointly."""
         record = records["noise_sweep"]
-        factors = record.meta["conditional_factors"]
+        factors = record.meta["heads"]
         if not factors:
             raise NotApplicableError(
                 "the model has no conditional head for any factor of this data set; mutual information by "
                 "I-MMSE needs a conditional and an unconditional head"
             )
         return [curve for factor in factors for curve in self._factor(record, factor)]
+
+    def truth(self, posterior: FloatArray, prior: FloatArray) -> float:
+        """H(factor) - E[H(p)], nats."""
+        return float(_entropy(prior) - _entropy(posterior).mean())
 
     def _factor(self, record: Record, factor: str) -> list[Curve]:
         log_snr = record["log_snr"]
@@ -91,6 +95,11 @@ class MutualInformation(Metric):
                 )
             )
         return sorted(curves, key=lambda curve: curve.variant)
+
+
+def _entropy(p: FloatArray) -> FloatArray:
+    entropy: FloatArray = -(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=-1)
+    return entropy
 
 
 def _least_variance(a: FloatArray, b: FloatArray, items: FloatArray) -> FloatArray:
