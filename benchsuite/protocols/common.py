@@ -56,8 +56,19 @@ class Meter:
         self.on_rows(rows)
 
 
+def level_number(log_snr: float) -> int:
+    """The number of a level in its noise streams, from its place on the clock rather than in a grid.
+
+    Models whose ranges cut a grid at different nodes still see the same noise at the same log_snr.
+    """
+    return round((log_snr + 50) * 10_000)  # settings keep log_snr within ±50
+
+
 def forward_noise(keys: torch.Tensor, level: int, draw: int, shape: tuple[int, ...]) -> torch.Tensor:
-    """Noise (B, *shape) of one level and draw. Draws come in antithetic pairs (+n, -n): odd terms cancel."""
+    """Noise (B, *shape) of one level (see `level_number`) and draw.
+
+    Draws come in antithetic pairs (+n, -n): odd terms cancel.
+    """
     z = normal(keys, level * MAX_DRAWS + draw // 2, shape)
     return -z if draw % 2 else z
 

@@ -20,10 +20,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchsuite.contracts import DiffusionModel, Readout, Record
-from benchsuite.protocols.common import Items, Meter, chunks
+from benchsuite.protocols.common import Items, Meter, chunks, level_number
 from benchsuite.protocols.returns import Streams, by_item, come_back, judge, schedule
 from benchsuite.protocols.settings import ForkSettings
 from benchsuite.randomness import uniform
+
+
+#: block of a path's stream that verdicts are drawn from, behind those of all levels
+VERDICTS = level_number(50.0) + 1
 
 
 def count_passes(settings: ForkSettings, items: int, sigma_range: tuple[float, float]) -> int:
@@ -64,7 +68,7 @@ def fork(
             ends = come_back(model, plan, noised, streams, settings.method, batch, meter)
             for number, (name, p) in enumerate(judge(readout, model.decode(ends)).items()):
                 if readout.exact:
-                    p = _drawn(p, uniform(streams.paths, len(plan.sigmas) + number, (1,)))
+                    p = _drawn(p, uniform(streams.paths, VERDICTS + number, (1,)))
                 counts[name] = counts.get(name, 0) + by_item(p, levels)
         for name, count in counts.items():
             votes.setdefault(name, []).append(count)

@@ -42,6 +42,7 @@ from benchsuite.protocols.common import (
     flatten_small,
     forward_noise,
     item_keys,
+    level_number,
     shared_factors,
 )
 from benchsuite.protocols.settings import SweepSettings
@@ -124,12 +125,12 @@ def noise_sweep(
     taps: dict[str, list[FloatArray]] = {}
     groups = [(role, group) for role, group in probe.items() if request.taps]
     for t in used:
-        sigma = float(sigma_from_log_snr(grid[t]))
+        sigma, level = float(sigma_from_log_snr(grid[t])), level_number(float(grid[t]))
         rows: dict[str, list[FloatArray]] = {}
         seen: list[dict[str, FloatArray]] = []
         for draw in range(draws):
             keep = t in tapped and draw == 0
-            values, pooled = sweep.run(items, sigma, t, draw, conditions, keep, seed, dataset)
+            values, pooled = sweep.run(items, sigma, level, draw, conditions, keep, seed, dataset)
             for name, value in values.items():
                 rows.setdefault(name, []).append(value)
             seen += [pooled] if keep else []
@@ -137,7 +138,7 @@ def noise_sweep(
             columns.setdefault(name, []).append(np.concatenate(parts))
         if t in tapped:
             for _, group in groups:
-                seen.append(sweep.run(group, sigma, t, 0, {}, True, seed, dataset)[1])
+                seen.append(sweep.run(group, sigma, level, 0, {}, True, seed, dataset)[1])
             for name in seen[0]:
                 taps.setdefault(name, []).append(np.concatenate([part[name] for part in seen]))
     everyone = [("test", items), *groups] if request.taps else []

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchsuite.contracts import DiffusionModel, FloatArray, Readout
 from benchsuite.errors import BenchsuiteError
 from benchsuite.noise import log_snr_from_sigma, sigma_from_log_snr
-from benchsuite.protocols.common import Items, Meter, denoise_batched, item_keys
+from benchsuite.protocols.common import Items, Meter, denoise_batched, item_keys, level_number
 from benchsuite.protocols.settings import ReturnSettings
 from benchsuite.randomness import normal, stream_keys
 from benchsuite.samplers import reverse
@@ -104,14 +104,15 @@ class Streams:
     def noised(self, x: torch.Tensor, sigmas: Sequence[float]) -> list[torch.Tensor]:
         """Items (N, *shape) noised to every starting level."""
         shape = tuple(x.shape[1:])
-        return [
-            x + sigma * self.sign * normal(self.items, level, shape).to(x.dtype)
-            for level, sigma in enumerate(sigmas)
-        ]
+        return [x + sigma * self.sign * normal(self.items, _number(sigma), shape).to(x.dtype) for sigma in sigmas]
 
-    def reverse(self, step: int, like: torch.Tensor) -> torch.Tensor:
-        """Noise (levels * N, *shape) of reverse step number `step`."""
-        return self.sign * normal(self.paths, step, tuple(like.shape[1:])).to(like.dtype)
+    def reverse(self, sigma: float, like: torch.Tensor) -> torch.Tensor:
+        """Noise (levels * N, *shape) of the reverse step that leaves from `sigma`."""
+        return self.sign * normal(self.paths, _number(sigma), tuple(like.shape[1:])).to(like.dtype)
+
+
+def _number(sigma: float) -> int:
+    return level_number(float(log_snr_from_sigma(sigma)))
 
 
 def come_back(
@@ -124,12 +125,13 @@ def come_back(
     meter: Meter,
 ) -> torch.Tensor:
     """Clean ends of the paths that start from `noised`, one tensor per level: (levels * N, *shape)."""
+    sigmas = [float(sigma) for sigma in plan.sigmas]
     return reverse(
         lambda x, sigma: denoise_batched(model, x, sigma, None, batch, meter),
         list(zip(plan.entries, noised, strict=True)),
-        [float(sigma) for sigma in plan.sigmas],
+        sigmas,
         method=method,
-        noise=lambda step: streams.reverse(step, noised[0]),
+        noise=lambda step: streams.reverse(sigmas[step], noised[0]),
     )
 
 
