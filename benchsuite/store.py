@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -88,12 +87,11 @@ class Store:
         try:
             with np.load(self._path(key), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except FileNotFoundError:
+            return arrays, json.loads(str(arrays.pop(_META)))
+        except Exception:
+            # absent, or damaged: a flipped bit surfaces as BadZipFile, zlib.error, ValueError, KeyError,
+            # NotImplementedError …; either way the value is computed and written again
             return None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-            return None  # damaged: the zip checksums say so; it will be computed and written again
-        meta = json.loads(str(arrays.pop(_META)))
-        return arrays, meta
 
     def _write(self, key: str, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
         path = self._path(key)
