@@ -171,13 +171,13 @@ def check_fit(model: DiffusionModel, dataset: Dataset) -> None:
         if len(model.shape) == 3 and image.dim() == 4 and image.shape[1] != model.shape[0]:
             raise BenchsuiteError(f"wrong channel count: {message}")
         raise NotApplicableError(message)
-    for factor in dataset.factors:
-        column = dataset.split("test").labels[:, [f.name for f in dataset.factors].index(factor.name)]
-        if len(column) and not (int(column.min()) >= 0 and int(column.max()) < factor.size):
-            raise BenchsuiteError(
-                f"labels of factor {factor.name!r} must lie in 0..{factor.size - 1}, "
-                f"found {int(column.min())}..{int(column.max())}"
-            )
+    for name in ("train", "val", "test"):
+        for factor, column in zip(dataset.factors, dataset.split(name).labels.T, strict=True):
+            if len(column) and not (int(column.min()) >= 0 and int(column.max()) < factor.size):
+                raise BenchsuiteError(
+                    f"labels of factor {factor.name!r} must lie in 0..{factor.size - 1}, "
+                    f"found {int(column.min())}..{int(column.max())} in split {name!r}"
+                )
 
 
 def _prior(model: DiffusionModel, dataset: Dataset) -> dict[str, Any]:
