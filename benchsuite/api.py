@@ -190,10 +190,10 @@ def _dataset_maker(dataset: Dataset | str, catalog: Catalog) -> Callable[[], Dat
 
 
 def _sweep(base: Settings, grid: Sequence[float]) -> Any:
-    if len(grid) == 3 and float(grid[2]).is_integer() and grid[2] >= 2 and not np.allclose(np.diff(grid, 2), 0):
+    if len(grid) == 3 and float(grid[2]).is_integer():
         return replace(base.sweep, low=float(grid[0]), high=float(grid[1]), nodes=int(grid[2]))
     levels = np.sort(np.asarray(grid, dtype=float))
-    if len(levels) < 2 or not np.allclose(np.diff(levels, 2), 0, atol=1e-6):
+    if len(levels) < 4 or not np.allclose(np.diff(levels, 2), 0, atol=1e-6):
         raise UsageError(f"grid must be (low, high, nodes) or equidistant levels, got {list(grid)}")
     return replace(base.sweep, low=float(levels[0]), high=float(levels[-1]), nodes=len(levels))
 
