@@ -25,7 +25,6 @@ from benchsuite.protocols.returns import Streams, by_item, come_back, judge, sch
 from benchsuite.protocols.settings import ForkSettings
 from benchsuite.randomness import uniform
 
-
 #: block of a path's stream that verdicts are drawn from, behind those of all levels
 VERDICTS = level_number(50.0) + 1
 

@@ -87,8 +87,8 @@ def count_passes(
     nodes = len(levels(settings, sigma_range))
     per_row = 1 + conditional_heads
     tapped = len(range(0, nodes, settings.tap_stride))
-    passes = nodes * items * settings.draws * per_row if request.heads else tapped * items
-    return passes + (tapped * probe_items if request.taps else 0)
+    swept = nodes * items * settings.draws * per_row if request.heads else tapped * items * request.taps
+    return swept + tapped * probe_items * request.taps
 
 
 def noise_sweep(
