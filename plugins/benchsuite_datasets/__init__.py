@@ -2,15 +2,18 @@
 
 from benchsuite import Dataset, Recipe, hookimpl
 from benchsuite_datasets.digits import Digits
+from benchsuite_datasets.image_folder import ImageFolder
+from benchsuite_datasets.mnist import MNIST, FashionMNIST
+from benchsuite_datasets.recipes import DigitsReadout, FashionMNISTReadout, ImageReadout, MNISTReadout
 
 
 @hookimpl
 def benchsuite_datasets() -> list[type[Dataset]]:
     """Data set classes of this package."""
-    return [Digits]
+    return [Digits, MNIST, FashionMNIST, ImageFolder]
 
 
 @hookimpl
 def benchsuite_recipes() -> list[type[Recipe]]:
-    """Training recipes of this package."""
-    return []
+    """Training recipes of the readouts."""
+    return [DigitsReadout, MNISTReadout, FashionMNISTReadout, ImageReadout]

@@ -13,10 +13,11 @@ class Digits(ImageDataset):
     """Handwritten digits, (1, 8, 8), grey values 0 … 16 mapped to [-1, 1]; one factor, ``class`` ("0" … "9").
 
     The images are scikit-learn's `load_digits`, the test part (13 writers) of the UCI "Optical Recognition of
-    Handwritten Digits" set (Alpaydin & Kaynak 1998). Splits are stratified by class, 1200 / 200 / 397, and fixed
-    by hashes of the item ids ``digits/0000`` … ``digits/1796`` (scikit-learn's order). Splits share writers, who
-    are not named in the data. No two images are equal. The closest pair across splits (1585 in train, 1648 in
-    test, both ones) is 5.3 grey levels apart in Euclidean distance; the median from test to train is 16.8.
+    Handwritten Digits" set (Alpaydin & Kaynak 1998). Splits are stratified by class, 1200 / 200 / 397, and
+    fixed by hashes of the item ids ``digits/0000`` … ``digits/1796`` (scikit-learn's order). Writers, who are
+    not named in the data, occur in all splits. No two images are equal. The closest pair across splits (1585
+    in train, 1648 in test, both ones) is 5.3 grey levels apart in Euclidean distance; the median distance from
+    a test image to the train split is 16.8.
     """
 
     name = "digits"
