@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchsuite.bench import Bench, check_fit
-from benchsuite.contracts import (
-    Curve,
-    Dataset,
-    ExactModel,
-    Factor,
-    ProtocolOptions,
-    Record,
-)
+from benchsuite.contracts import Curve, Dataset, ExactModel, Factor, Metric, ProtocolOptions, Record
 from benchsuite.errors import BenchsuiteError, NotApplicableError
 from benchsuite.own_data import OwnData
 from benchsuite.plan import Plan, Unit
 from benchsuite.provenance import class_identity
 from benchsuite.store import Store, key_of
+
+#: what a plugin may throw without stopping the others
+FAULTS = (Exception, SystemExit)
+#: packages that are installed under another name than they are imported by
+PIP_NAMES = {"sklearn": "scikit-learn", "PIL": "pillow", "cv2": "opencv-python", "skimage": "scikit-image"}
 
 
 class Reporter:
@@ -87,10 +87,13 @@ def count_passes(plan: Plan, device: str) -> list[tuple[Unit, dict[str, int] | F
     for unit in plan.units:
         try:
             bench = runner.prepare(unit, Outcome(unit, unit.dataset))
+            passes = {name: bench.count(need) for name, need in plan.needs.items() if bench.can(need)}
         except _Stopped as stopped:
             counted.append((unit, stopped.fault))
-            continue
-        counted.append((unit, {name: bench.count(need) for name, need in plan.needs.items() if bench.can(need)}))
+        except FAULTS as error:
+            counted.append((unit, fault_of(error, "count")))
+        else:
+            counted.append((unit, passes))
     return counted
 
 
@@ -123,7 +126,7 @@ class _Runner:
                 continue
             try:
                 outcome.curves[metric.name] = self._score(metric, records)
-            except Exception as error:
+            except FAULTS as error:
                 outcome.faults[metric.name] = fault_of(error, "score")
         return outcome
 
@@ -134,12 +137,11 @@ class _Runner:
             _Stopped: with the fault.
         """
         settings = self.plan.settings
-        stage = "data"
+        stage = "model"
         try:
             model = unit.make_model()
             if unit.dataset:
                 dataset = self._dataset(unit.dataset)
-                stage = "model"
                 codec = None
                 if unit.make_codec is not None:
                     codec = unit.make_codec()
@@ -147,7 +149,6 @@ class _Runner:
                 model.bind(dataset, codec)
                 model.load(self.device, settings.dtype)
             else:
-                stage = "model"
                 model.load(self.device, settings.dtype)
                 assert isinstance(model, ExactModel)
                 quarter = max(settings.probe_items // 4, 1)
@@ -155,14 +156,16 @@ class _Runner:
                 dataset = OwnData(model, sizes, settings.seed)
                 dataset.load()
             outcome.factors = dataset.factors
+            stage = "fit"
             check_fit(model, dataset)
             bench = Bench.build(model, dataset, unit, settings, self.device)
+            outcome.entropy, outcome.native_time = bench.entropy, model.native_time
+            model.native_time(np.array([0.0]))  # a clock that fails should fail here, where it becomes a row
+            outcome.facts = bench.facts()
         except _Stopped:
             raise
-        except Exception as error:
+        except FAULTS as error:
             raise _Stopped(fault_of(error, stage)) from error
-        outcome.entropy, outcome.native_time = bench.entropy, model.native_time
-        outcome.facts = bench.facts()
         return bench
 
     def _dataset(self, spec: str) -> Dataset:
@@ -171,7 +174,7 @@ class _Runner:
                 dataset = self.plan.datasets[spec]()
                 dataset.load()
                 self._datasets[spec] = dataset
-            except Exception as error:
+            except FAULTS as error:
                 self._datasets[spec] = fault_of(error, "data")
         found = self._datasets[spec]
         if isinstance(found, Fault):
@@ -179,18 +182,18 @@ class _Runner:
         return found
 
     def _record(self, bench: Bench, need: ProtocolOptions, outcome: Outcome) -> Record | Fault:
-        origin = bench.origin(need)
-        key = key_of(origin)
         try:
             if not bench.can(need):
                 raise NotApplicableError(f"the data set has no readout, which {need.protocol} needs as a judge")
             passes = bench.count(need)
+            origin = bench.origin(need)
+            key = key_of(origin)
             stored = self.store.record(key) if self.store else None
             advance = self.reporter.protocol(need.protocol, passes, stored is not None)
             record = stored or bench.run(need, advance)
             if stored is None and self.store:
                 self.store.put_record(key, record, origin)
-        except Exception as error:
+        except FAULTS as error:
             return fault_of(error, need.protocol)
         outcome.passes[need.protocol] = record.meta["forward_passes"]
         record.meta["key"] = key
@@ -198,7 +201,7 @@ class _Runner:
             array.flags.writeable = False  # metrics only read
         return record
 
-    def _score(self, metric: Any, records: Mapping[str, Any]) -> list[Curve]:
+    def _score(self, metric: Metric, records: Mapping[str, Any]) -> list[Curve]:
         needed = {need.protocol: records[need.protocol] for need in metric.needs}
         origin = {
             "op": "score",
@@ -211,6 +214,7 @@ class _Runner:
         curves = self.store.curves(key) if self.store else None
         if curves is None:
             curves = metric.compute(needed)
+            check_curves(metric, curves)
             if self.store:
                 self.store.put_curves(key, curves, origin)
         return curves
@@ -222,7 +226,8 @@ def fault_of(error: BaseException, stage: str) -> Fault:
     if isinstance(error, NotApplicableError):
         return Fault("not_applicable", stage, reason)
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return Fault("not_installed", stage, f"{reason}; try: pip install {error.name.partition('.')[0]}")
+        package = error.name.partition(".")[0]
+        return Fault("not_installed", stage, f"{reason}; try: pip install {PIP_NAMES.get(package, package)}")
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return Fault("oom", stage, reason)
     if not isinstance(error, BenchsuiteError):
@@ -230,5 +235,29 @@ def fault_of(error: BaseException, stage: str) -> Fault:
     return Fault("failed", stage, reason)
 
 
-def _options(metric: Any) -> dict[str, Any]:
-    return {k: v for k, v in vars(metric).items() if isinstance(v, str | int | float | bool | None)}
+def check_curves(metric: Metric, curves: list[Curve]) -> None:
+    """Refuse curves that cannot be summarised, while it is still known whose they are.
+
+    Raises:
+        BenchsuiteError: naming the metric and the values.
+    """
+    seen = set()
+    for curve in curves:
+        what = f"{metric.name} returned for {curve.factor!r} ({curve.variant or 'published'})"
+        if (curve.factor, curve.variant) in seen:
+            raise BenchsuiteError(f"{what} more than one curve")
+        seen.add((curve.factor, curve.variant))
+        levels, rows = np.shape(curve.log_snr), np.shape(curve.per_item)
+        if len(levels) != 1 or levels[0] < 2 or not (np.diff(curve.log_snr) > 0).all():
+            raise BenchsuiteError(f"{what} log_snr {levels} that is not two or more ascending levels")
+        if rows != (len(curve.items), *levels) or not curve.items:
+            raise BenchsuiteError(f"{what} per_item {rows} for {len(curve.items)} items and {levels[0]} levels")
+        try:
+            json.dumps(dict(curve.extra))
+        except TypeError as error:
+            raise BenchsuiteError(f"{what} extra facts that are not JSON: {error}") from None
+
+
+def _options(metric: Metric) -> dict[str, Any]:
+    """What a metric was built with; objects without a value of their own count as ever different."""
+    return {k: v if isinstance(v, str | int | float | bool | None) else repr(v) for k, v in vars(metric).items()}
