@@ -21,6 +21,7 @@ from benchsuite.protocols.settings import ForkSettings, SweepSettings, UTurnSett
 
 D = TypeVar("D")
 DEFAULT_SUITE = "digits"
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class Settings:
     sweep: SweepSettings = field(default_factory=SweepSettings)
     u_turn: UTurnSettings = field(default_factory=UTurnSettings)
     fork: ForkSettings = field(default_factory=ForkSettings)
+
+    def __post_init__(self) -> None:
+        for name, least in (("items", 2), ("probe_items", 1), ("bootstrap", 1), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
 
 @dataclass(frozen=True)
@@ -80,11 +88,14 @@ def make_plan(request: Request, catalog: Catalog) -> Plan:
     """Resolve names and options.
 
     Raises:
-        UsageError: unknown name or option, duplicate model, or nothing to do.
+        UsageError: unknown name or option, one metric with two sets of options, or nothing to do.
     """
     metrics = [specs.build(_class(catalog, "metrics", s), "metric", s) for s in _distinct(request.metrics)]
     if not metrics:
         raise UsageError("no metric asked for; name at least one with --metrics")
+    for name in (names := [metric.name for metric in metrics]):
+        if names.count(name) > 1:
+            raise UsageError(f"metric {name!r} is asked for twice with different options; run them one by one")
     datasets: dict[str, Callable[[], Dataset]] = {
         spec: _factory(_class(catalog, "datasets", spec), "data set", spec) for spec in _distinct(request.datasets)
     }
