@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from typing import Any
 
 import pluggy
@@ -72,10 +72,27 @@ def discover(
         The catalog, with failures. Never raises for a plugin's fault.
     """
     catalog = Catalog()
-    found = entry_points(group=GROUP) if points is None else points
+    found = _installed(catalog.failures) if points is None else points
     for point in sorted(filter(keep, found), key=lambda p: (not _first_party(p), p.name, p.value)):
         _add(catalog, point)
     return catalog
+
+
+def _installed(failures: list[Failure]) -> list[EntryPoint]:
+    """The group's entry points in all distributions.
+
+    `importlib.metadata.entry_points` fails as a whole if one line of one distribution is malformed.
+    """
+    points: dict[str, list[EntryPoint]] = {}
+    for dist in distributions():
+        try:
+            mine = list(dist.entry_points.select(group=GROUP))
+            if mine:  # of two copies of a distribution the first on sys.path counts, as for imports
+                points.setdefault(dist.name, mine)
+        except Exception as error:
+            if f"[{GROUP}]" in (dist.read_text("entry_points.txt") or ""):
+                failures.append(Failure(f"entry points of {dist.name} {dist.version}", _reason(error)))
+    return [point for mine in points.values() for point in mine]
 
 
 def _add(catalog: Catalog, point: EntryPoint) -> None:
@@ -92,7 +109,8 @@ def _add(catalog: Catalog, point: EntryPoint) -> None:
         catalog.failures.append(Failure(origin, "implements no benchsuite hook (is @hookimpl missing?)"))
     for hook, (kind, base) in _KINDS.items():
         try:
-            offered = [cls for batch in getattr(manager.hook, hook)() for cls in batch]
+            # called one by one: pluggy drops None, the answer of a hook that forgot its return
+            offered = [cls for impl in getattr(manager.hook, hook).get_hookimpls() for cls in impl.function()]
         except (Exception, SystemExit) as error:
             catalog.failures.append(Failure(origin, f"{hook}: {_reason(error)}"))
             continue
