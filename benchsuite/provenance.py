@@ -15,7 +15,7 @@ from benchsuite.discovery import Catalog
 
 PACKAGES = ("torch", "diffusers", "timm", "numpy", "scipy", "scikit-learn", "safetensors", "pluggy")
 #: engine modules that records depend on; reports and the command line are not among them
-SCIENCE = ("contracts.py", "noise.py", "samplers.py", "randomness.py", "protocols")
+SCIENCE = ("contracts.py", "noise.py", "samplers.py", "randomness.py", "bench.py", "own_data.py", "protocols")
 
 
 def describe(catalog: Catalog, device: str, dtype: str, seed: int) -> dict[str, Any]:
@@ -71,14 +71,27 @@ def engine_identity() -> str:
     return _tree_hash([root / name for name in SCIENCE])
 
 
-def class_identity(cls: type[Any]) -> dict[str, str]:
-    """Identity of a plugin's code: declared version and hash of the top-level package or module it lives in."""
-    module = sys.modules[cls.__module__.partition(".")[0]]
+def class_identity(cls: type[Any]) -> dict[str, Any]:
+    """Identity of a plugin's code: declared version, and hashes of the packages it and its plugin bases live in.
+
+    Classes of the engine, which `engine_identity` covers, and foreign mixins (``torch.nn.Module``) are left out.
+    """
+    engine = __name__.partition(".")[0]
+    plugins = [c for c in cls.__mro__ if any(b.__module__.partition(".")[0] == engine for b in c.__mro__[1:])]
+    homes = {_home(c) for c in plugins if c.__module__.partition(".")[0] != engine}
     return {
         "class": f"{cls.__module__}.{cls.__qualname__}",
         "version": str(getattr(cls, "version", "")),
-        "code": _module_hash(getattr(module, "__file__", None) or ""),
+        "code": {name: _module_hash(file) for name, file in sorted(homes)},
     }
+
+
+def _home(cls: type[Any]) -> tuple[str, str]:
+    """Name and file of a class's top-level package; of its own module if that is a namespace without a file."""
+    for name in (cls.__module__.partition(".")[0], cls.__module__):
+        if file := getattr(sys.modules.get(name), "__file__", None):
+            return name, str(file)
+    return cls.__module__, ""
 
 
 @cache
