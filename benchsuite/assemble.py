@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchsuite import consistency
+from benchsuite.calibration_files import known_verdicts
 from benchsuite.contracts import Curve, FloatArray, Metric
 from benchsuite.plan import Plan
 from benchsuite.results import SCHEMA_VERSION
@@ -19,8 +22,10 @@ from benchsuite.store import key_of
 Cell = tuple[str, str, str, str, str]
 
 
-def assemble(plan: Plan, outcomes: Sequence[Outcome], provenance: dict[str, Any]) -> dict[str, Any]:
-    """The results document, as in `benchsuite.results`."""
+def assemble(
+    plan: Plan, outcomes: Sequence[Outcome], provenance: dict[str, Any], *folders: Path
+) -> dict[str, Any]:
+    """The results document, as in `benchsuite.results`; the user's own calibrations are looked for in `folders`."""
     summaries: dict[Cell, tuple[Curve, Summary]] = {}
     for outcome in outcomes:
         for name, curves in outcome.curves.items():
@@ -28,6 +33,7 @@ def assemble(plan: Plan, outcomes: Sequence[Outcome], provenance: dict[str, Any]
                 if not curve.variant:
                     summaries[_cell(outcome, curve.factor, name)] = (curve, _summary(plan, curve))
     gaps: dict[Cell, Estimate] = {}
+    verdicts = known_verdicts(plan.metrics, *folders)
     rows = []
     for outcome in outcomes:
         for metric in plan.metrics:
@@ -38,7 +44,9 @@ def assemble(plan: Plan, outcomes: Sequence[Outcome], provenance: dict[str, Any]
         "provenance": provenance,
         "settings": _plain(plan.settings),
         "rows": rows,
-        "ranking": _ranking(plan, outcomes, gaps),
+        "ranking": _ranking(plan, outcomes, gaps, verdicts),
+        "consistency": [entry for outcome in outcomes for entry in _consistency(plan, outcome)],
+        "calibration": {metric.name: verdicts.get(metric.name) for metric in plan.metrics},
     }
 
 
@@ -107,7 +115,7 @@ def _row(
         "reason": "",
         "n_items": summary.n_items,
         "draws": len(curve.items) // summary.n_items,
-        "flags": list(curve.flags),
+        "flags": [f"{c.variant}: {flag}" if c.variant else flag for c in mine for flag in c.flags],
         "curves": [_curve(plan, outcome, c, summary if c is curve else None) for c in mine],
         "forward_passes": sum(passes.values()),
         "extra": facts | _plain(dict(curve.extra)),
@@ -132,11 +140,40 @@ def _curve(plan: Plan, outcome: Outcome, curve: Curve, summary: Summary | None) 
     }
 
 
-def _ranking(plan: Plan, outcomes: Sequence[Outcome], gaps: dict[Cell, Estimate]) -> list[dict[str, Any]]:
-    """Ranks per (data set, factor) by the mean |oracle gap| over all routes; complete models only."""
+def _consistency(plan: Plan, outcome: Outcome) -> list[dict[str, Any]]:
+    """How far the identities between metrics are missed, see `benchsuite.consistency`."""
+    unit = outcome.unit
+    curves = {
+        (metric, curve.variant, curve.factor): (curve, _summary(plan, curve))
+        for metric, found in outcome.curves.items()
+        for curve in found
+        if curve.variant in ("", "agreement")
+    }
+    entries = []
+    for check in consistency.check(curves, outcome.entropy):
+        estimate = _estimate(check.deviation)
+        assert estimate is not None
+        entries.append(
+            {"label": unit.label, "dataset": outcome.dataset, "split": unit.split, "factor": check.factor}
+            | {"check": check.name, "unit": check.unit, **estimate}
+            | {"worst": check.worst, "at_log_snr": check.at_log_snr}
+        )
+    return entries
+
+
+def _ranking(
+    plan: Plan,
+    outcomes: Sequence[Outcome],
+    gaps: dict[Cell, Estimate],
+    verdicts: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Ranks per (data set, factor) by the mean |oracle gap| over all routes; complete models only.
+
+    A metric that failed its calibration, or was never calibrated, is no route to rank by.
+    """
     ranking = []
     boards: dict[tuple[str, str], list[tuple[str, Estimate]]] = {}
-    routes = [metric.name for metric in plan.metrics if metric.onset]
+    routes = [m.name for m in plan.metrics if m.onset and verdicts.get(m.name, {}).get("passed")]
     for outcome in outcomes:
         if outcome.unit.oracle:
             continue
