@@ -10,12 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchsuite.results import Estimate as Estimate
-from benchsuite.results import Rank as Rank
-from benchsuite.results import Results as Results
-from benchsuite.results import Row as Row
-from benchsuite.results import load_results as load_results
-from benchsuite.results import parse_results as parse_results
+from benchsuite.results import Estimate, Rank, Results, Row
 
 #: Splits in the order in which an oracle's rows are shown: its own population, then images it has not seen.
 _SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
@@ -42,8 +37,8 @@ class Line:
 
     @property
     def title(self) -> str:
-        """The label, and for an oracle (or another split than the usual one) the images it is shown on."""
-        if not self.oracle and self.split == "test":
+        """The label, and the images measured where these can be in doubt (an oracle of a data set)."""
+        if self.split == "test" and not (self.oracle and "population" in self.any_row.extra):
             return self.label
         return f"{self.label} · {_SPLIT_TITLES.get(self.split, self.split)}"
 
@@ -70,8 +65,9 @@ class Board:
 
     @property
     def entropy(self) -> float | None:
-        """H(factor) in nats, from the first row that states it."""
-        return next((row.entropy for row in self.rows if row.entropy is not None), None)
+        """H(factor) in nats; None if no row states it, or if models that are their own data differ in it."""
+        found = [row.entropy for row in self.rows if row.entropy is not None]
+        return found[0] if found and max(found) - min(found) < 1e-6 else None
 
     @property
     def readout_accuracy(self) -> float | None:
@@ -85,9 +81,20 @@ class Board:
         return next((value for value in values if isinstance(value, int)), None)
 
     @property
+    def enumerated(self) -> bool:
+        """Whether the images are the whole population, so that the oracle is the truth."""
+        return any(row.extra.get("enumerated") is True for row in self.rows)
+
+    @property
     def held_out(self) -> int | None:
         """Number of held-out images measured."""
         return next((row.n_items for row in self.rows if row.split == "test" and row.n_items), None)
+
+    def reference(self, line: Line) -> Line | None:
+        """The oracle line that the gaps of a model are taken from: on its own population, in the model's space."""
+        wanted = next((row.reference for row in line.rows.values() if row.reference), None)
+        found = [other for other in self.lines if other.oracle and other.label == wanted]
+        return min(found, key=_order, default=None)
 
 
 def boards(results: Results) -> tuple[Board, ...]:
@@ -125,7 +132,7 @@ def _board(results: Results, dataset: str, factor: str) -> Board:
 def _line(label: str, split: str, rows: dict[str, Row], entry: Rank | None, ranked_by: Sequence[str]) -> Line:
     if next(iter(rows.values())).oracle:
         return Line(label, split, True, rows)
-    holes = [route for route in ranked_by if route not in rows or not rows[route].ok]
+    holes = [route for route in ranked_by or rows if route not in rows or not rows[route].ok]
     if holes:  # a score over fewer routes is another quantity: it cannot be compared with the others
         said = ", ".join(f"{route} {status_words(rows.get(route))}" for route in holes)
         return Line(label, split, False, rows, unranked=said)

@@ -1,4 +1,1 @@
-"""Reports: the boards of a results document as Markdown, CSV, JSON, HTML and in the terminal."""
-
-from benchsuite.report.terminal import render_terminal as render_terminal
-from benchsuite.report.write import write_board as write_board
+"""Renderers of a results document: Markdown, CSV, JSON, HTML and the terminal. See `benchsuite.leaderboard`."""

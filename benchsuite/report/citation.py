@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from benchsuite.results import Results
 
-_ARXIV = re.compile(r"(?:arxiv\s*:\s*|arxiv\.org/(?:abs|pdf)/)(\d{4}\.\d{4,5}|[a-z-]+(?:\.[a-z]{2})?/\d{7})", re.I)
+#: A new-style arXiv number needs no prefix; an old-style one (cond-mat/9901001) does.
+_ARXIV = re.compile(r"(?<![\d.])(\d{4}\.\d{4,5})(?!\d)|arxiv\s*:\s*([a-z-]+(?:\.[a-z]{2})?/\d{7})", re.I)
 _DOI = re.compile(r"\b(10\.\d{4,9}/[^\s,;]+)")
 _SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -21,9 +21,16 @@ def works_cited(results: Results) -> list[tuple[str, list[str]]]:
     users: dict[str, set[str]] = {}
     for row in results.rows:
         for paper, user in ((row.paper, f"model {row.model}"), (row.metric_paper, f"metric {row.metric}")):
-            for work in _works(paper):
+            for work in works_in(paper):
                 users.setdefault(work, set()).add(user)
     return [(work, sorted(users[work])) for work in sorted(users)]
+
+
+def works_in(paper: str) -> list[str]:
+    """Every identifier in a plugin's `paper`, as "arXiv:…" or "doi:…"; the text itself when it has none."""
+    found = [f"doi:{number.rstrip('.')}" for number in _DOI.findall(paper)]
+    found += [f"arXiv:{new or old}" for new, old in _ARXIV.findall(_DOI.sub("", paper))]
+    return found or [paper.strip()] * bool(paper.strip())
 
 
 def bibtex(results: Results) -> str:
@@ -49,16 +56,6 @@ def bibtex(results: Results) -> str:
         else:
             entries.append(_entry("misc", work, [("howpublished", work), used]))
     return "\n\n".join(entries) + "\n"
-
-
-def _works(paper: str) -> Iterator[str]:
-    """Every identifier in a plugin's `paper`; the text itself when it has none."""
-    found = [f"arXiv:{number}" for number in _ARXIV.findall(paper)]
-    found += [f"doi:{number.rstrip('.')}" for number in _DOI.findall(paper)]
-    if found:
-        yield from found
-    elif paper.strip():
-        yield paper.strip()
 
 
 def _entry(kind: str, key: str, fields: list[tuple[str, str]]) -> str:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from benchsuite.leaderboard import Board, Line
+from benchsuite.boards import Board, Line
 from benchsuite.noise import log_snr_from_alpha_bar
 from benchsuite.results import Row
 

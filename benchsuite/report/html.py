@@ -11,7 +11,7 @@ import hashlib
 import json
 from importlib.resources import files
 
-from benchsuite.leaderboard import Board, boards, cells_without_values, status_words
+from benchsuite.boards import Board, boards, cells_without_values, status_words
 from benchsuite.report import words
 from benchsuite.report.citation import bibtex, works_cited
 from benchsuite.report.clocks import clocks_of

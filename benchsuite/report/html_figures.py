@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchsuite.leaderboard import Board, status_words
-from benchsuite.report.clocks import Clock, clocks_of
+from benchsuite.boards import Board, status_words
+from benchsuite.report.clocks import Clock, clock_of, clocks_of
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.onsets import NARROW, WIDE, mark, onset_chart
 from benchsuite.report.panels import Panel, panel_svg, panels_of, x_domain, y_domain
@@ -21,8 +21,9 @@ def when_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:
     charts = [onset_chart(board, series, layout, f"{ident}-{layout.name}") for layout in layouts]
     if not any(charts):
         return None
-    reference = next((line.title for line in reversed(board.lines) if line.oracle), None)
-    dotted = f"Dotted: {reference}. " if reference else ""
+    own = any(clock_of(line.label, list(line.rows.values())) for line in board.lines)
+    clocks = "Under each model, its own clock t/T on the same axis." if own else ""
+    hollow = "Hollow: the oracle that a model is compared to. " if any(map(board.reference, board.lines)) else ""
     key = [
         el("span", None, _swatch(mark(index, 7, 7, "mark ink"), 14), route)
         for index, route in enumerate(board.routes)
@@ -37,7 +38,7 @@ def when_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:
             "figcaption",
             None,
             "log-SNR₅₀ by every route with its 95 % interval; further left is earlier in generation, at more "
-            f"noise. {dotted}Under each model, its own clock t/T on the same axis.",
+            f"noise. {hollow}{clocks}",
         ),
     )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchsuite.leaderboard import Board, Line, status_words
+from benchsuite.boards import Board, Line, status_words
 from benchsuite.report import words
+from benchsuite.report.citation import works_in
 from benchsuite.report.clocks import native_time_at
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.series import Series
@@ -72,7 +73,7 @@ def _route(board: Board, route: str) -> Markup:
 
 def _line(board: Board, line: Line, series: Series, notes: _Notes) -> Markup:
     facts = line.any_row
-    said = dict.fromkeys(filter(None, [facts.family, facts.space, facts.paper]))
+    said = dict.fromkeys(filter(None, [facts.family, facts.space, *works_in(facts.paper)]))
     about = " · ".join(word for word in said if word != line.label)
     stroke = el("path", {"class": f"line {series.style}", "d": "M1 6H23"})
     swatch = el(

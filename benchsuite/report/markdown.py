@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from benchsuite.leaderboard import Board, Line, board_notes, boards, cells_without_values, status_words
+from benchsuite.boards import Board, Line, board_notes, boards, cells_without_values, status_words
 from benchsuite.report import words
 from benchsuite.report.citation import bibtex
 from benchsuite.results import Results

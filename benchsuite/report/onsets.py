@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchsuite.leaderboard import Board, Line
+from benchsuite.boards import Board, Line
 from benchsuite.report.axes import rule, text, x_axis
 from benchsuite.report.clocks import Clock, clock_of
 from benchsuite.report.markup import Markup, el, join
@@ -57,11 +57,10 @@ def onset_chart(
         el("title", {"id": f"{ident}-t"}, f"When {board.factor} is fixed"),
         el("desc", {"id": f"{ident}-d"}, _described(lines)),
         x_axis(x, TOP, bottom, layout.ticks),
-        _guides(lines, x, bottom),
     ]
     top = TOP
     for line, height in zip(lines, heights, strict=True):
-        parts.append(_row(line, board.routes, x, top, series[line.label, line.split], layout))
+        parts.append(_row(line, board, x, top, series[line.label, line.split], layout))
         top += height
         if line is not lines[-1]:
             parts.append(rule(0, top, layout.right, top, "divider"))
@@ -102,10 +101,12 @@ def _height(line: Line, routes: Sequence[str], layout: Layout) -> int:
     return layout.heading + 2 * PAD + LANE * len(routes) + (RULER if _clock(line) else 0)
 
 
-def _row(line: Line, routes: Sequence[str], x: Scale, top: float, series: Series, layout: Layout) -> Markup:
+def _row(line: Line, board: Board, x: Scale, top: float, series: Series, layout: Layout) -> Markup:
+    routes, reference = board.routes, board.reference(line)
+    ideal = dict(_onsets(reference)) if reference else {}
     said = line.title.removeprefix(line.label).lstrip(" ·")
     if not said:
-        place = f"rank {line.place}" if line.place else "no rank"
+        place = "oracle" if line.oracle else f"rank {line.place}" if line.place else "no rank"
         said = " · ".join(filter(None, [place, line.any_row.space]))
     if layout.heading:
         parts = [text(0, top + 20, line.label, "start", "who"), text(layout.right, top + 20, said, "end")]
@@ -116,6 +117,11 @@ def _row(line: Line, routes: Sequence[str], x: Scale, top: float, series: Series
     for route, onset in _onsets(line):
         index = routes.index(route)
         y = top + LANE * (index + 0.5)
+        if route in ideal:  # the gap to the oracle, as a distance
+            parts.append(rule(x(ideal[route].value), y, x(onset.value), y, "gap"))
+            parts.append(
+                mark(index, x(ideal[route].value), y, "ghost", f"oracle, {route}: {ideal[route].value:.2f}")
+            )
         if onset.low is not None and onset.high is not None:
             parts.append(rule(x(onset.low), y, x(onset.high), y, f"whisker {series.style}"))
         parts.append(mark(index, x(onset.value), y, f"mark {series.style}", f"{route}: {onset.value:.2f}"))
@@ -139,13 +145,6 @@ def _ruler(clock: Clock, x: Scale, y: float, most: int) -> Markup:
             parts.append(rule(x(place), y, x(place), y + 5, "ruler"))
             parts.append(text(x(place), y + 16, tick_text(time, step)))
     return el("g", {"class": "axis"}, *parts)
-
-
-def _guides(lines: Sequence[Line], x: Scale, bottom: float) -> Markup:
-    """Dotted verticals at the reference: the last oracle line, which is the one on held-out images."""
-    oracle = next((line for line in reversed(lines) if line.oracle), None)
-    onsets = _onsets(oracle) if oracle else []
-    return join(rule(x(onset.value), TOP, x(onset.value), bottom, "guide") for _, onset in onsets)
 
 
 def _described(lines: Sequence[Line]) -> str:

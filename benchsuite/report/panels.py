@@ -6,16 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchsuite.leaderboard import Board, Line
+from benchsuite.boards import Board, Line
 from benchsuite.report.axes import levels, text, time_axis, x_axis, y_axis
 from benchsuite.report.clocks import Clock
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.series import Series
-from benchsuite.report.svg import Scale, band_path, fixed, line_path
+from benchsuite.report.svg import Scale, band_path, fixed, line_path, tick_text
 from benchsuite.results import CurvePoints, Estimate
 
 WIDTH, HEIGHT = 400, 320
 LEFT, RIGHT, TOP, BOTTOM = 36, 388, 44, 278  #: edges of the plot in the view box
+_BELOW, _ABOVE = 0.25, 1.2  #: how far beyond floor and ceiling values are in view
 _FEW = 24  #: curves with at most this many nodes show them
 
 Domain = tuple[float, float]
@@ -66,12 +67,20 @@ def x_domain(panels: Sequence[Panel]) -> Domain:
 
 
 def y_domain(panels: Sequence[Panel]) -> Domain:
-    """From the lowest to the highest thing drawn, with room above; intervals and tails are never cut off."""
-    values = [0.0]
-    for curve in (drawn.curve for panel in panels for drawn in panel.drawn):
-        values += [curve.floor, curve.ceiling, *curve.value, *(curve.low or ()), *(curve.high or ())]
-    finite = [value for value in values if math.isfinite(value)]
-    low, high = min(finite), max(finite)
+    """From the lowest to the highest thing drawn, with room above.
+
+    Tails above the ceiling are in view up to `_ABOVE` times the way from floor to ceiling, values below the floor
+    down to `_BELOW` of it; what lies beyond is said in the panel, so that one broken curve does not flatten all.
+    """
+    curves = [drawn.curve for panel in panels for drawn in panel.drawn]
+    floor, ceiling = min(curve.floor for curve in curves), max(curve.ceiling for curve in curves)
+    way = (ceiling - floor) or 1.0
+    lowest, highest = floor - _BELOW * way, ceiling + _ABOVE * way
+    values = [0.0, floor, ceiling]
+    for curve in curves:
+        drawn = (*curve.value, *(curve.low or ()), *(curve.high or ()))
+        values += [min(max(value, lowest), highest) for value in drawn if math.isfinite(value)]
+    low, high = min(values), max(values)
     span = (high - low) or 1.0
     return (low - (0.03 * span if low < 0 else 0), high + 0.09 * span)
 
@@ -110,11 +119,16 @@ def panel_svg(
             for index, clock in enumerate(clocks)
         ),
         text(RIGHT, TOP - 24, panel.unit, "end", "name"),
-        levels(y, LEFT, RIGHT, first.floor, first.ceiling, is_entropy),
     ]
-    parts += [_band(drawn, x, y, series) for drawn in panel.drawn if drawn.curve.low and drawn.curve.high]
-    parts += [_line(drawn, x, y, series) for drawn in panel.drawn]  # oracles lie under the models
-    parts += [_onset(drawn, x, y, series) for drawn in panel.drawn if drawn.onset]
+    if _alike([drawn.curve for drawn in panel.drawn]):
+        parts.append(levels(y, LEFT, RIGHT, first.floor, first.ceiling, is_entropy))
+    curves = [_band(drawn, x, y, series) for drawn in panel.drawn if drawn.curve.low and drawn.curve.high]
+    curves += [_line(drawn, x, y, series) for drawn in panel.drawn]  # oracles lie under the models
+    curves += [_onset(drawn, x, y, series) for drawn in panel.drawn if drawn.onset]
+    # An inner svg cuts off what leaves the plot; its view box keeps the coordinates of the outer one.
+    inside = {"x": LEFT, "y": TOP, "width": RIGHT - LEFT, "height": BOTTOM - TOP}
+    parts.append(el("svg", {**inside, "viewBox": " ".join(map(str, inside.values()))}, *curves))
+    parts += _beyond(panel, y)
     parts.append(el("line", {"class": "cursor", "y1": TOP, "y2": BOTTOM, "x1": LEFT, "x2": LEFT}))
     return el(
         "svg",
@@ -146,6 +160,26 @@ def _above(panel: Panel, y: Scale, entropy: bool) -> Markup:
         "class": "above",
     }
     return join([el("rect", area), text((LEFT + RIGHT) / 2, TOP + 13, said, "middle", "note warn")])
+
+
+def _alike(curves: Sequence[CurvePoints]) -> bool:
+    """Whether one set of level lines serves all curves (floors differ a little with the items measured)."""
+    way = curves[0].ceiling - curves[0].floor
+    floors, ceilings = [curve.floor for curve in curves], [curve.ceiling for curve in curves]
+    return max(max(floors) - min(floors), max(ceilings) - min(ceilings)) < 0.02 * way
+
+
+def _beyond(panel: Panel, y: Scale) -> list[Markup]:
+    """One note per curve that leaves the plot, with how far it goes."""
+    low, high = y.domain
+    said = []
+    for drawn in panel.drawn:
+        finite = [value for value in drawn.curve.value if math.isfinite(value)]
+        if finite and min(finite) < low:
+            said.append(f"▼ {drawn.line.title}: down to {tick_text(min(finite), 0.1)}")
+        if finite and max(finite) > high:
+            said.append(f"▲ {drawn.line.title}: up to {tick_text(max(finite), 0.1)}")
+    return [text(RIGHT - 5, BOTTOM - 8 - 13 * row, note, "end", "note warn") for row, note in enumerate(said)]
 
 
 def _series(drawn: Drawn, series: Mapping[tuple[str, str], Series]) -> Series:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchsuite.leaderboard import Board, Line
+from benchsuite.boards import Board
 
 COLOURS = 7  #: .c0 … in the style sheet, told apart with any of the usual colour-vision deficiencies
 DASHES = 5  #: .d0 …; no common factor with COLOURS, so 35 models are distinct even without colour
@@ -25,7 +25,7 @@ class Series:
 
 
 def assign_series(boards: tuple[Board, ...]) -> Mapping[tuple[str, str], Series]:
-    """{(label, split): series}: models in colour, oracles in ink, dashed for their own population."""
+    """{(label, split): series}: models in colour, oracles in ink, dashed on images they have not seen."""
     found: dict[tuple[str, str], Series] = {}
     counts = {True: 0, False: 0}
     for line in (line for board in boards for line in board.lines):
@@ -33,10 +33,7 @@ def assign_series(boards: tuple[Board, ...]) -> Mapping[tuple[str, str], Series]
         if identity in found:
             continue
         index, counts[line.oracle] = counts[line.oracle], counts[line.oracle] + 1
-        style = f"ink {_oracle_dash(line)}" if line.oracle else f"c{index % COLOURS} d{index % DASHES}"
+        ink = "ink d1" if line.title != line.label and line.split != "train" else "ink d0"
+        style = ink if line.oracle else f"c{index % COLOURS} d{index % DASHES}"
         found[identity] = Series(f"s{len(found)}", style)
     return found
-
-
-def _oracle_dash(line: Line) -> str:
-    return "d1" if line.split == "train" else "d0"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from benchsuite.leaderboard import Board, Line
+from benchsuite.boards import Board, Line
 from benchsuite.report.clocks import native_time_at
 from benchsuite.results import SCALARS, Estimate, Row, plain
 

@@ -7,17 +7,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchsuite.leaderboard import Board, Line, board_notes, boards, cells_without_values, status_words
+from benchsuite.boards import Board, Line, board_notes, boards, cells_without_values, status_words
 from benchsuite.report import words
 from benchsuite.results import Estimate, Row, parse_results
 
-_ROUTES_PER_TABLE = 3
+_FIXED, _PER_ROUTE = 40, 19  #: columns that the model's own cells and one route take
 
 
 def render_terminal(results: object, console: Console) -> None:
     """Print the boards of a results document: rank, oracle gap and log-SNR₅₀ by route, with intervals.
 
-    More than three routes continue in a further table. Every cell without a value is listed with its reason.
+    Routes that do not fit beside each other continue in a further table. Every cell without a value is listed
+    with its reason.
 
     Raises:
         UsageError: `results` is not a results document.
@@ -28,8 +29,9 @@ def render_terminal(results: object, console: Console) -> None:
         console.print()
         console.print(_text(title, "bold"))
         console.print(_text(words.headline(board)))
-        for start in range(0, max(len(board.routes), 1), _ROUTES_PER_TABLE):
-            console.print(_table(board, board.routes[start : start + _ROUTES_PER_TABLE]))
+        fit = max(1, (console.width - _FIXED) // _PER_ROUTE)
+        for start in range(0, len(board.routes), fit):
+            console.print(_table(board, board.routes[start : start + fit]))
         for said in board_notes(board):
             console.print(_text(f"* {said[0]}, {said[1]}: {said[2]}", "yellow"))
     for row, cells in cells_without_values(parsed):

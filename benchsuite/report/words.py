@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchsuite.leaderboard import Board
+import shlex
+
+from benchsuite.boards import Board
 from benchsuite.results import Estimate, Results
 
 #: Column heads: scalar → (name, what it is).
@@ -47,7 +49,8 @@ def board_facts(board: Board) -> list[tuple[str, str]]:
         draws = next((row.draws for row in board.rows if row.draws), None)
         facts.append(("held-out images", f"{board.held_out}" + (f" × {draws} noise draws" if draws else "")))
     if board.population is not None:
-        facts.append(("oracle", f"exact for a set of N = {board.population} images"))
+        truth = "the whole population: the truth" if board.enumerated else "of this finite set, not of its source"
+        facts.append(("oracle", f"ideal of N = {board.population} images, {truth}"))
     if board.readout_accuracy is not None:
         facts.append(("readout accuracy", f"{percent(board.readout_accuracy)} on held-out images"))
     return facts
@@ -56,20 +59,24 @@ def board_facts(board: Board) -> list[tuple[str, str]]:
 def headline(board: Board, minus: str = "-") -> str:
     """One or two sentences: when the ideal model fixes the factor by each route, and who comes closest."""
     sentences = []
-    oracle = next((line for line in reversed(board.lines) if line.oracle), None)
+    oracle = next((line for line in board.lines if line.oracle), None)
     onsets = [(route, row.scalars["log_snr_50"]) for route, row in oracle.rows.items()] if oracle else []
     said = [f"{number(onset.value, 2, minus)} ({route})" for route, onset in onsets if onset]
     if oracle and said:
-        images = "On held-out images the" if oracle.split == "test" else "The"
-        sentences.append(f"{images} ideal model fixes {board.factor} at log-SNR {', '.join(said)}.")
+        sentences.append(f"The ideal of {ideal_of(board)} fixes {board.factor} at log-SNR {', '.join(said)}.")
     best = [line for line in board.lines if line.rank == 1 and line.score]
     if best:
         gaps = [number(line.score.value, 2, minus) for line in best if line.score]
         gap = gaps[0] if gaps[0] == gaps[-1] else f"{gaps[0]} to {gaps[-1]}"
         verb, tie = ("come", ", too close to tell apart") if len(best) > 1 else ("comes", "")
         names = enumeration([line.label for line in best])
-        sentences.append(f"{names} {verb} closest to an ideal model: oracle gap {gap}{tie}.")
+        sentences.append(f"{names} {verb} closest to it: oracle gap {gap}{tie}.")
     return " ".join(sentences) or "No model has a rank on this board."
+
+
+def ideal_of(board: Board) -> str:
+    """What the oracle of a board is the ideal of."""
+    return f"these {board.population} images" if board.population else f"{board.dataset}"
 
 
 def enumeration(names: list[str]) -> str:
@@ -93,7 +100,11 @@ LEGEND: tuple[tuple[str, str], ...] = (
         "width",
         "log-SNR at 90 % minus log-SNR at 10 % of the way. Small = fixed abruptly, large = gradually.",
     ),
-    ("gap", "log-SNR₅₀ minus the oracle's by the same route. 0 is ideal, above 0 is later, below 0 is earlier."),
+    (
+        "gap",
+        "log-SNR₅₀ minus that of the oracle on its population, by the same route and in the same space. "
+        "0 is ideal, above 0 is later, below 0 is earlier.",
+    ),
     ("oracle gap", "mean of |gap| over the routes that rank, which the board names. The rank follows it."),
     (
         "rank",
@@ -130,16 +141,19 @@ def provenance_items(results: Results) -> list[tuple[str, str]]:
         items.append(("revision", f"{git.get('revision', 'unknown')}{state}"))
     command = facts.get("command")
     if isinstance(command, list):
-        items.append(("command", " ".join(["benchsuite", *map(str, command)])))
-    for name in ("seed", "device", "dtype", "python", "started"):
+        items.append(("command", shlex.join(map(str, command))))
+    for name in ("suite", "seed", "device", "dtype", "platform", "python", "started"):
         if facts.get(name) is not None:
             items.append((name, str(facts[name])))
     seconds = facts.get("seconds")
     if isinstance(seconds, int | float):
         items.append(("wall time", f"{seconds:.0f} s"))
     for name in ("versions", "plugins"):
-        if isinstance(facts.get(name), dict) and facts[name]:
-            items.append((name, ", ".join(f"{key} {value}" for key, value in sorted(facts[name].items()))))
+        found = facts.get(name)
+        if isinstance(found, dict) and found:
+            items.append((name, ", ".join(f"{key} {value}" for key, value in sorted(found.items()))))
+        elif isinstance(found, list) and found:
+            items.append((name, ", ".join(map(str, found))))
     counts = dict.fromkeys(dict.fromkeys(row.status for row in results.rows), 0)
     for row in results.rows:
         counts[row.status] += 1
