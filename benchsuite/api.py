@@ -143,14 +143,19 @@ def measure(
 
 
 def carry_out(
-    plan: Plan, catalog: Catalog, device: str, store: Store | None, reporter: Reporter | None = None
+    plan: Plan,
+    catalog: Catalog,
+    device: str,
+    store: Store | None,
+    reporter: Reporter | None = None,
+    calibrations: Sequence[Path] = (),
 ) -> tuple[dict[str, Any], list[Outcome]]:
-    """Run a plan and assemble the results document."""
+    """Run a plan and assemble the results document; `calibrations` are folders that may hold the user's own."""
     started, clock = datetime.now(UTC), time.perf_counter()
     outcomes = run(plan, store, device, reporter)
     facts = provenance.describe(catalog, device, plan.settings.dtype, plan.settings.seed)
     facts |= {"started": started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - clock, 1)}
-    return assemble(plan, outcomes, facts), outcomes
+    return assemble(plan, outcomes, facts, *calibrations), outcomes
 
 
 def resolve_device(device: str) -> str:

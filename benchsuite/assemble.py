@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchsuite import consistency
-from benchsuite.calibration_files import known_verdicts
+from benchsuite.calibration_files import known_sampler_bias, known_verdicts
 from benchsuite.contracts import Curve, FloatArray, Metric
 from benchsuite.plan import Plan
 from benchsuite.results import SCHEMA_VERSION
@@ -25,7 +25,7 @@ Cell = tuple[str, str, str, str, str]
 def assemble(
     plan: Plan, outcomes: Sequence[Outcome], provenance: dict[str, Any], *folders: Path
 ) -> dict[str, Any]:
-    """The results document, as in `benchsuite.results`; the user's own calibrations are looked for in `folders`."""
+    """The results document, as in `benchsuite.results`; `folders` may hold the user's calibrations."""
     summaries: dict[Cell, tuple[Curve, Summary]] = {}
     for outcome in outcomes:
         for name, curves in outcome.curves.items():
@@ -38,7 +38,7 @@ def assemble(
     for outcome in outcomes:
         for metric in plan.metrics:
             for factor in _factors(outcome, metric.name):
-                rows.append(_row(plan, outcome, metric, factor, summaries, gaps))
+                rows.append(_row(plan, outcome, metric, factor, summaries, gaps, folders))
     return {
         "schema_version": SCHEMA_VERSION,
         "provenance": provenance,
@@ -57,6 +57,7 @@ def _row(
     factor: str,
     summaries: dict[Cell, tuple[Curve, Summary]],
     gaps: dict[Cell, Estimate],
+    folders: Sequence[Path],
 ) -> dict[str, Any]:
     unit = outcome.unit
     cell = _cell(outcome, factor, metric.name)
@@ -118,9 +119,17 @@ def _row(
         "flags": [f"{c.variant}: {flag}" if c.variant else flag for c in mine for flag in c.flags],
         "curves": [_curve(plan, outcome, c, summary if c is curve else None) for c in mine],
         "forward_passes": sum(passes.values()),
-        "extra": facts | _plain(dict(curve.extra)),
+        "extra": facts | _plain(dict(curve.extra)) | _sampling(plan, curve, folders),
     }
     return row
+
+
+def _sampling(plan: Plan, curve: Curve, folders: Sequence[Path]) -> dict[str, Any]:
+    """The measured bias of the sampler behind a curve, if it says which and somebody measured it."""
+    if "method" not in curve.extra:
+        return {}
+    bias = known_sampler_bias(plan.metrics, curve.extra["method"], curve.extra["spacing"], *folders)
+    return {"sampler_bias": bias}
 
 
 def _curve(plan: Plan, outcome: Outcome, curve: Curve, summary: Summary | None) -> dict[str, Any]:

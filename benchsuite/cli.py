@@ -85,7 +85,7 @@ def run(
     _writable(out)
     with bars(console) as progress:
         reporter = ConsoleReporter(console, progress)
-        results, _ = carry_out(plan, catalog, place, Store(out / "store"), reporter)
+        results, _ = carry_out(plan, catalog, place, Store(out / "store"), reporter, [out])
     results["provenance"]["suite"] = request.suite
     paths = write_board(results, out)
     if json_:
@@ -205,6 +205,54 @@ def leaderboard(
 
 
 @app.command()
+def calibrate(
+    metrics: Annotated[
+        list[str] | None, typer.Argument(help="Metric specs; default: all that are installed.")
+    ] = None,
+    cases: Names = None,
+    sizes: Annotated[str, typer.Option(help="Items:seeds, separated by spaces.")] = "250:5 1000:5",
+    out: Annotated[
+        Path | None, typer.Option(help="Directory that gets calibration.json; `run --out` reads it.")
+    ] = None,
+    samplers: Annotated[bool, typer.Option(help="Measure the bias of the reverse samplers too.")] = True,
+    json_: Annotated[bool, typer.Option("--json", help="Print the document to standard output.")] = False,
+) -> None:
+    """Hold metrics and samplers to models whose answers are known; exit 3 if a metric fails."""
+    from benchsuite import specs
+    from benchsuite.discovery import discover
+
+    catalog = discover()
+    names = metrics or sorted(catalog.metrics)
+    built = [specs.build(catalog.get("metrics", specs.split_spec(s)[0]), "metric", s) for s in names]
+    plan = _sizes(sizes)
+
+    from benchsuite import calibration, calibration_files
+    from benchsuite.progress import bars, tracker
+    from benchsuite.report.calibration import render
+
+    console = _console(stderr=json_)
+    if out is not None:
+        _writable(out)
+    chosen = list(_words(cases)) or calibration.cases(catalog)
+    with bars(console) as progress:
+        track = tracker(console, progress)
+        findings = calibration.calibrate(catalog, built, chosen, plan, track)
+        biases = calibration.sampler_biases(catalog, chosen, track) if samplers else []
+    judged = calibration.verdicts(findings, built)
+    document = calibration_files.document(findings, judged, biases)
+    if out is not None:
+        calibration_files.write(out, document)
+    if json_:
+        import json
+
+        print(json.dumps(document, indent=1, allow_nan=False))
+    else:
+        render(document, console)
+    if not all(verdict.passed for verdict in judged):
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+@app.command()
 def doctor() -> None:
     """Check the installation: versions, plugins, device, data; exit 3 if something is broken."""
     from benchsuite.doctor import examine
@@ -244,6 +292,17 @@ def _request(
         metrics=_words(metrics) or request.metrics,
         settings=read_settings(request.settings, changes, "--set"),
     )
+
+
+def _sizes(text: str) -> dict[int, int]:
+    """``"250:5 1000:5"`` → {250: 5, 1000: 5}: items and seeds."""
+    try:
+        sizes = {int(n): int(seeds) for n, seeds in (word.split(":") for word in text.split())}
+    except ValueError:
+        sizes = {}
+    if not sizes or min(sizes) < 10 or min(sizes.values()) < 2:
+        raise UsageError(f"--sizes takes items:seeds with at least 10 items and 2 seeds, got {text!r}")
+    return sizes
 
 
 def _words(values: list[str] | None) -> tuple[str, ...]:

@@ -122,6 +122,7 @@ class ExactModel(DiffusionModel):
 
     family = "exact"
     exact = True
+    cases: ClassVar[tuple[str, ...]] = ("",)  #: option strings worth calibrating metrics on
 
     @abstractmethod
     def posterior(self, x: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:

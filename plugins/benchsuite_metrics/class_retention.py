@@ -54,6 +54,7 @@ class ClassRetention(Metric):
                         "floor": floor,
                         "steps": record.meta["steps"],
                         "method": record.meta["method"],
+                        "spacing": record.meta["spacing"],
                         "readout_agrees_with_labels": record.meta["readout_agrees_with_labels"].get(factor),
                     },
                 )

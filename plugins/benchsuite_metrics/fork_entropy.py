@@ -44,10 +44,10 @@ class ForkEntropy(Metric):
 
     def _factor(self, record: Record, factor: str) -> list[Curve]:
         votes = np.rint(record[f"votes/{factor}"]).astype(np.int64)  # (N, U, K)
-        k = int(record.meta["k"])
         entropy = float(record.meta["entropy"][factor])
         chance = float((votes[:, 0].sum(axis=0) ** 2).sum() / votes[:, 0].sum() ** 2)
-        extra = {"k": k, "readout_accuracy": record.meta["readout_accuracy"].get(factor)}
+        extra = {name: record.meta[name] for name in ("k", "steps", "method", "spacing")}
+        extra |= {"readout_accuracy": record.meta["readout_accuracy"].get(factor)}
 
         def curve(per_item: FloatArray, variant: str, unit: str, floor: float, ceiling: float) -> Curve:
             return Curve(

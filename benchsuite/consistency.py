@@ -1,0 +1,146 @@
+"""Identities that tie the metrics together: zero for a perfect model, whatever the data.
+
+With p = p(factor | x): mutual information is H - E[H(p)], fork entropy E[H(p)], retention and the agreement of two
+forks E[sum p²], and a probe can only lose information. Three routes to one posterior check each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchsuite.contracts import Curve, FloatArray
+from benchsuite.statistics import Estimate, Summary
+
+#: curves of one model on one split of one data set, by (metric, variant, factor)
+Curves = Mapping[tuple[str, str, str], tuple[Curve, Summary]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far an identity is missed, averaged over the levels where the factor is being decided."""
+
+    name: str
+    factor: str
+    unit: str
+    deviation: Estimate  #: mean over those levels; for an inequality its excess, at least 0
+    worst: float  #: largest deviation at one level, sampling noise included
+    at_log_snr: float
+
+
+def check(curves: Curves, factors: Mapping[str, float]) -> list[Check]:
+    """All identities that the measured curves allow.
+
+    Args:
+        curves: what was measured.
+        factors: {factor: entropy in nats}.
+    """
+    found = []
+    for factor, entropy in factors.items():
+        information = curves.get(("mutual-information", "", factor))
+        entropy_of_forks = curves.get(("fork-entropy", "", factor))
+        agreement = curves.get(("fork-entropy", "agreement", factor))
+        retention = curves.get(("class-retention", "", factor))
+        probe = curves.get(("linear-probe", "", factor))
+        if information and entropy_of_forks:
+            found.append(
+                _compare(
+                    "fork entropy + I = H",
+                    factor,
+                    "nats",
+                    entropy_of_forks,
+                    information,
+                    _sum_minus(entropy),
+                )
+            )
+        if agreement and retention:
+            found.append(
+                _compare(
+                    "fork agreement = retention", factor, "probability", agreement, retention, lambda a, r: a - r
+                )
+            )
+        if probe and information:
+            found.append(_compare("probe ≤ I", factor, "nats", probe, information, lambda p, i: p - i, bound=True))
+    parts = [
+        pair
+        for factor in factors
+        if factor != "joint" and (pair := curves.get(("mutual-information", "", factor)))
+    ]
+    joint = curves.get(("mutual-information", "", "joint"))
+    if joint and len(parts) > 1:
+        curve = parts[0][0]
+        total = _Sampled(
+            curve.log_snr,
+            np.sum([s.value for _, s in parts], axis=0),
+            np.sum([s.replicates for _, s in parts], axis=0),
+        )
+        found.append(
+            _compare_sampled("Σ I ≤ joint I", "joint", "nats", total, _sampled(*joint), lambda s, j: s - j, True)
+        )
+    return found
+
+
+def _sum_minus(entropy: float) -> Callable[[FloatArray, FloatArray], FloatArray]:
+    return lambda a, b: a + b - entropy
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    log_snr: FloatArray
+    value: FloatArray  # (T,)
+    replicates: FloatArray  # (R, T)
+
+    def at(self, levels: FloatArray) -> _Sampled:
+        """Interpolated to other levels."""
+        rows = [np.interp(levels, self.log_snr, row) for row in self.replicates]
+        return _Sampled(levels, np.interp(levels, self.log_snr, self.value), np.stack(rows))
+
+
+def _sampled(curve: Curve, summary: Summary) -> _Sampled:
+    return _Sampled(curve.log_snr, summary.value, summary.replicates)
+
+
+def _compare(
+    name: str,
+    factor: str,
+    unit: str,
+    coarse: tuple[Curve, Summary],
+    fine: tuple[Curve, Summary],
+    deviation: Callable[[FloatArray, FloatArray], FloatArray],
+    bound: bool = False,
+) -> Check:
+    return _compare_sampled(name, factor, unit, _sampled(*coarse), _sampled(*fine), deviation, bound)
+
+
+def _compare_sampled(
+    name: str,
+    factor: str,
+    unit: str,
+    coarse: _Sampled,
+    fine: _Sampled,
+    deviation: Callable[[FloatArray, FloatArray], FloatArray],
+    bound: bool = False,
+) -> Check:
+    """Deviation on the levels of `coarse` that `fine` covers and where `fine` is on the move."""
+    levels = coarse.log_snr
+    shared = (levels >= fine.log_snr[0] - 1e-9) & (levels <= fine.log_snr[-1] + 1e-9)
+    theirs = fine.at(levels[shared])
+    moving = _moving(theirs.value)
+    value = deviation(coarse.value[shared], theirs.value)
+    replicates = deviation(coarse.replicates[:, shared], theirs.replicates)
+    mean, means = value[moving].mean(), replicates[:, moving].mean(axis=1)
+    if bound:
+        mean, means = max(mean, 0.0), np.maximum(means, 0.0)
+    worst = int(value.argmax() if bound else np.abs(value).argmax())
+    return Check(
+        name, factor, unit, Estimate(float(mean), means), float(value[worst]), float(levels[shared][worst])
+    )
+
+
+def _moving(values: FloatArray) -> FloatArray:
+    """Levels between 5 % and 95 % of the curve's own range; all of them if there are none."""
+    low, high = values.min(), values.max()
+    inside: FloatArray = (values > low + 0.05 * (high - low)) & (values < low + 0.95 * (high - low))
+    return inside if inside.any() else np.ones(len(values), dtype=bool)
