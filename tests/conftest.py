@@ -1,0 +1,20 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchsuite.discovery import Catalog, discover
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests are small: on them threads cost more than they bring, and the machine may be shared."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def first_party() -> Catalog:
+    """What this distribution offers, whatever else is installed in the developer's environment."""
+    return discover(keep=lambda point: point.dist is not None and point.dist.name == "benchsuite")
