@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchsuite.results import Estimate, Rank, Results, Row
+from benchsuite.results import Check, Estimate, Rank, Results, Row, Verdict
 
 #: Splits in the order in which an oracle's rows are shown: its own population, then images it has not seen.
 _SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
@@ -25,6 +25,7 @@ class Line:
     split: str
     oracle: bool
     rows: Mapping[str, Row]  #: by route; a route without a row is a cell that was not planned
+    checks: Mapping[str, Check]  #: identities between the routes, by name
     rank: int | None = None
     tied: bool = False  #: shares its rank
     score: Estimate | None = None  #: mean |oracle gap| over the routes that rank, log-SNR units
@@ -57,6 +58,12 @@ class Board:
     routes: tuple[str, ...]  #: metrics in the order of the document
     ranked_by: tuple[str, ...]  #: routes that enter the score
     lines: tuple[Line, ...]
+    calibration: Mapping[str, Verdict | None]  #: of the routes; None = never calibrated, absent = not stated
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """Names of the identities that any line was held to."""
+        return tuple(dict.fromkeys(name for line in self.lines for name in line.checks))
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -123,22 +130,28 @@ def _board(results: Results, dataset: str, factor: str) -> Board:
         by_route = cells.setdefault((row.label, row.split), {})
         if row.metric not in by_route or row.factor:  # a row of this very factor says more
             by_route[row.metric] = row
-    lines = [
-        _line(label, split, by_route, ranks.get(label), ranked_by) for (label, split), by_route in cells.items()
-    ]
-    return Board(dataset, factor, routes, ranked_by, tuple(_with_ties(sorted(lines, key=_order))))
+    lines = []
+    for (label, split), by_route in cells.items():
+        here = (label, dataset, split, factor)
+        checks = {c.check: c for c in results.consistency if (c.label, c.dataset, c.split, c.factor) == here}
+        line = Line(label, split, next(iter(by_route.values())).oracle, by_route, checks)
+        lines.append(_ranked(line, ranks.get(label), ranked_by))
+    lines = _with_ties(sorted(lines, key=_order))
+    calibration = {route: results.calibration[route] for route in routes if route in results.calibration}
+    return Board(dataset, factor, routes, ranked_by, tuple(lines), calibration)
 
 
-def _line(label: str, split: str, rows: dict[str, Row], entry: Rank | None, ranked_by: Sequence[str]) -> Line:
-    if next(iter(rows.values())).oracle:
-        return Line(label, split, True, rows)
+def _ranked(line: Line, entry: Rank | None, ranked_by: Sequence[str]) -> Line:
+    if line.oracle:
+        return line
+    rows = line.rows
     holes = [route for route in ranked_by or rows if route not in rows or not rows[route].ok]
     if holes:  # a score over fewer routes is another quantity: it cannot be compared with the others
         said = ", ".join(f"{route} {status_words(rows.get(route))}" for route in holes)
-        return Line(label, split, False, rows, unranked=said)
+        return replace(line, unranked=said)
     if entry is None:
-        return Line(label, split, False, rows, unranked="no oracle gap on the routes that rank")
-    return Line(label, split, False, rows, rank=entry.rank, score=entry.score)
+        return replace(line, unranked="no oracle gap on the routes that rank" if ranked_by else "no route ranks")
+    return replace(line, rank=entry.rank, score=entry.score)
 
 
 def _order(line: Line) -> tuple[bool, float, float, str, int]:

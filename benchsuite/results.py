@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchsuite.errors import UsageError
+from benchsuite.json_reading import JsonObject
+from benchsuite.json_reading import plain as plain
 
 SCHEMA_VERSION = 1
 FILE_NAME = "leaderboard.json"
@@ -116,6 +116,31 @@ class Rank:
 
 
 @dataclass(frozen=True)
+class Check:
+    """How far one identity between metrics is missed by a model; 0 for a perfect one."""
+
+    label: str
+    dataset: str
+    split: str
+    factor: str
+    check: str  #: the identity, in words
+    unit: str
+    deviation: Estimate
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What calibration on exact models says about a metric."""
+
+    passed: bool
+    bias: float | None  #: largest over the cases, beyond two standard errors, in `unit`
+    tolerance: float | None
+    coverage: float | None  #: share of the 95 % intervals that hold the truth
+    unit: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Results:
     """A checked results document."""
 
@@ -123,6 +148,8 @@ class Results:
     settings: Mapping[str, Any]
     rows: tuple[Row, ...]
     ranking: tuple[Rank, ...]
+    consistency: tuple[Check, ...]
+    calibration: Mapping[str, Verdict | None]  #: by metric; None = never calibrated, absent = not stated
 
 
 def load_results(path: str | Path) -> dict[str, Any]:
@@ -152,7 +179,7 @@ def parse_results(document: Any, where: str = "results") -> Results:
     Raises:
         UsageError: naming the place in the document and the value found there.
     """
-    top = _Object(plain(document), where)
+    top = JsonObject(plain(document), where)
     if "schema_version" not in top.value or "rows" not in top.value:
         raise UsageError(f"{where} is not a benchsuite results document: it has no schema_version and rows")
     version = top.value["schema_version"]
@@ -174,124 +201,25 @@ def parse_results(document: Any, where: str = "results") -> Results:
     for index, entry in enumerate(ranking):
         if (entry.label, entry.dataset) not in known:
             raise UsageError(f"{where}.ranking[{index}] ranks {entry.label!r}, which has no row")
-    return Results(top.mapping("provenance"), top.mapping("settings"), rows, ranking)
-
-
-def plain(value: Any) -> Any:
-    """JSON-able copy of `value`: numpy becomes Python, tuples become lists, non-finite floats become None."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    raise TypeError(f"a results document cannot hold {value!r} of type {type(value).__name__}")
+    checks = tuple(check for item in top.items("consistency") if (check := _check(item)))
+    verdicts = JsonObject(top.mapping("calibration"), f"{where}.calibration")
+    calibration = {name: _verdict(verdicts, name) for name in verdicts.value}
+    return Results(top.mapping("provenance"), top.mapping("settings"), rows, ranking, checks, calibration)
 
 
 # ------------------------------------------------------------------------------------------- reading
 
 
-class _Object:
-    """A JSON object that knows where it stands, so that each complaint names the place and the value."""
-
-    def __init__(self, value: Any, where: str) -> None:
-        if not isinstance(value, dict):
-            raise UsageError(f"{where} must be an object, found {_brief(value)}")
-        self.value, self.where = value, where
-
-    def _bad(self, key: str, wanted: str) -> UsageError:
-        found = _brief(self.value[key]) if key in self.value else "nothing"
-        return UsageError(f"{self.where}.{key} must be {wanted}, found {found}")
-
-    def text(self, key: str, default: str | None = None) -> str:
-        """A string; null or absent gives `default`, None = required."""
-        value = self.value.get(key)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, str):
-            raise self._bad(key, "a string")
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self.value.get(key)
-        if not isinstance(value, bool):
-            raise self._bad(key, "true or false")
-        return value
-
-    def number(self, key: str) -> float | None:
-        value = self.value.get(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._bad(key, "a number or null")
-        return float(value)
-
-    def count(self, key: str) -> int | None:
-        value = self.value.get(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self._bad(key, "a whole number >= 0 or null")
-        return value
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        value = self.value.get(key)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise self._bad(key, "an object")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.value.get(key) or []
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self._bad(key, "a list of strings")
-        return tuple(value)
-
-    def points(self, key: str, length: int | None = None) -> tuple[float, ...] | None:
-        """A list of numbers, null => NaN; `length` is what it must have."""
-        value = self.value.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, list) or any(
-            isinstance(item, bool | str) or not isinstance(item, int | float | None) for item in value
-        ):
-            raise self._bad(key, "a list of numbers")
-        if length is not None and len(value) != length:
-            raise UsageError(f"{self.where}.{key} has {len(value)} entries, log_snr has {length}")
-        return tuple(math.nan if item is None else float(item) for item in value)
-
-    def items(self, key: str) -> list[_Object]:
-        value = self.value.get(key)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            raise self._bad(key, "a list")
-        return [_Object(item, f"{self.where}.{key}[{index}]") for index, item in enumerate(value)]
-
-    def estimate(self, key: str) -> Estimate | None:
-        """{"value", "low", "high"}, or None when there is no value."""
-        if self.value.get(key) is None:
-            return None
-        item = _Object(self.value[key], f"{self.where}.{key}")
-        value = item.number("value")
-        return None if value is None else Estimate(value, item.number("low"), item.number("high"))
-
-
-def _row(row: _Object) -> Row:
+def _row(row: JsonObject) -> Row:
     status = row.text("status")
     if status not in STATUSES:
         raise UsageError(f"{row.where}.status must be one of {', '.join(STATUSES)}, found {status!r}")
     factor = row.text("factor", "")
     if status == "ok" and not factor:
         raise UsageError(f"{row.where}.factor must name the factor of an ok row, found {factor!r}")
-    scalars = _Object(row.mapping("scalars"), f"{row.where}.scalars")
-    notes = _Object(row.mapping("scalar_notes"), f"{row.where}.scalar_notes")
-    accuracy = _Object(row.mapping("readout_accuracy"), f"{row.where}.readout_accuracy")
+    scalars = JsonObject(row.mapping("scalars"), f"{row.where}.scalars")
+    notes = JsonObject(row.mapping("scalar_notes"), f"{row.where}.scalar_notes")
+    accuracy = JsonObject(row.mapping("readout_accuracy"), f"{row.where}.readout_accuracy")
     return Row(
         cell_id=row.text("cell_id", ""),
         label=row.text("label"),
@@ -314,7 +242,7 @@ def _row(row: _Object) -> Row:
         n_items=row.count("n_items"),
         draws=row.count("draws"),
         entropy=row.number("entropy"),
-        scalars={name: scalars.estimate(name) for name in SCALARS},
+        scalars={name: _scalar(scalars, name) for name in SCALARS},
         scalar_notes={name: notes.text(name) for name in notes.value},
         flags=row.texts("flags"),
         curves=tuple(_curve(item) for item in row.items("curves")),
@@ -326,7 +254,19 @@ def _row(row: _Object) -> Row:
     )
 
 
-def _curve(curve: _Object) -> CurvePoints:
+def _scalar(scalars: JsonObject, name: str) -> Estimate | None:
+    if scalars.value.get(name) is None:
+        return None
+    return _estimate(JsonObject(scalars.value[name], f"{scalars.where}.{name}"), "value")
+
+
+def _estimate(item: JsonObject, key: str) -> Estimate | None:
+    """The number under `key` with the low and high beside it, or None when there is no number."""
+    value = item.number(key)
+    return None if value is None else Estimate(value, item.number("low"), item.number("high"))
+
+
+def _curve(curve: JsonObject) -> CurvePoints:
     log_snr = curve.points("log_snr")
     if not log_snr or not all(a < b for a, b in zip(log_snr, (*log_snr[1:], math.inf), strict=True)):
         raise UsageError(f"{curve.where}.log_snr must be a non-empty list of ascending finite numbers")
@@ -348,8 +288,8 @@ def _curve(curve: _Object) -> CurvePoints:
     )
 
 
-def _rank(entry: _Object) -> Rank:
-    rank, score = entry.count("rank"), entry.number("score")
+def _rank(entry: JsonObject) -> Rank:
+    rank, score = entry.count("rank"), _estimate(entry, "score")
     if not rank or score is None:
         raise UsageError(f"{entry.where} must have a rank >= 1 and a score")
     return Rank(
@@ -357,11 +297,35 @@ def _rank(entry: _Object) -> Rank:
         factor=entry.text("factor"),
         label=entry.text("label"),
         rank=rank,
-        score=Estimate(score, entry.number("low"), entry.number("high")),
+        score=score,
         routes=entry.texts("routes"),
     )
 
 
-def _brief(value: Any) -> str:
-    text = json.dumps(value, default=repr)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def _check(entry: JsonObject) -> Check | None:
+    deviation = _estimate(entry, "value")
+    if deviation is None:
+        return None
+    return Check(
+        label=entry.text("label"),
+        dataset=entry.text("dataset"),
+        split=entry.text("split"),
+        factor=entry.text("factor"),
+        check=entry.text("check"),
+        unit=entry.text("unit", ""),
+        deviation=deviation,
+    )
+
+
+def _verdict(verdicts: JsonObject, metric: str) -> Verdict | None:
+    if verdicts.value[metric] is None:
+        return None
+    item = JsonObject(verdicts.value[metric], f"{verdicts.where}.{metric}")
+    return Verdict(
+        passed=item.flag("passed"),
+        bias=item.number("bias"),
+        tolerance=item.number("tolerance"),
+        coverage=item.number("coverage"),
+        unit=item.text("unit", ""),
+        reason=item.text("reason", ""),
+    )

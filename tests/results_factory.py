@@ -176,6 +176,23 @@ def ranking(dataset: str = "digits", factor: str = "class") -> list[dict[str, An
     ]
 
 
+def consistency(dataset: str = "digits", factor: str = "class") -> list[dict[str, Any]]:
+    """Two identities per trained model, the second a bound that only score-sde exceeds."""
+    entries = []
+    for label, (_, _, gap, _, _) in MODELS.items():
+        where = {"label": label, "dataset": dataset, "split": "test", "factor": factor}
+        missed = {"check": "fork entropy + I = H", "unit": "nats", **estimate(abs(gap) / 2, 0.01)}
+        excess = {"check": "probe ≤ I", "unit": "nats", **estimate(0.004 if gap < 0 else 0.0, 0.0)}
+        entries += [where | e | {"worst": 0.1, "at_log_snr": 0.0} for e in (missed, excess)]
+    return entries
+
+
+def verdict(passed: bool, tolerance: float, unit: str, reason: str = "") -> dict[str, Any]:
+    bias = 0.4 * tolerance if passed else 3 * tolerance
+    limits = {"passed": passed, "tolerance": tolerance, "unit": unit, "bias": bias}
+    return {"metric": "", "version": "1", "coverage": 0.95, "reason": reason, **limits}
+
+
 def document(
     rows: list[dict[str, Any]] | None = None, ranks: list[dict[str, Any]] | None = None
 ) -> dict[str, Any]:
@@ -198,6 +215,12 @@ def document(
         "settings": {"datasets": ["digits"], "nodes": 64, "draws": 2},
         "rows": board_rows() if rows is None else rows,
         "ranking": ranking() if ranks is None else ranks,
+        "consistency": consistency(),
+        "calibration": {
+            MI: verdict(True, 0.03, "nats"),
+            RETENTION: verdict(True, 0.01, "fraction"),
+            PROBE: verdict(False, 0.03, "nats", "bias 0.09 nats on exact-mixture at log-SNR 0.0"),
+        },
     }
 
 

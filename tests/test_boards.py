@@ -124,7 +124,7 @@ def test_a_hole_in_a_route_that_does_not_rank_costs_nothing():
 def test_without_a_ranking_the_reason_is_the_missing_cell():
     rows = [unavailable("ddpm", MI, "failed", "no"), measured("sde", MI, 0.0, 0.0)]
     lines = {line.label: line.unranked for line in only_board(rows, []).lines}
-    assert lines == {"ddpm": "mutual-information failed", "sde": "no oracle gap on the routes that rank"}
+    assert lines == {"ddpm": "mutual-information failed", "sde": "no route ranks"}
 
 
 def test_a_model_without_an_entry_is_last_and_unranked():
@@ -159,6 +159,30 @@ def test_notes_hold_flags_and_scalars_that_do_not_exist():
         ("score-sde", PROBE, "width: never reaches 90 %"),
         ("latent-diffusion", MI, "tail 0.21 nats above H at log-SNR 9.0"),
     ]
+
+
+def test_checks_stand_with_the_line_and_board_they_belong_to():
+    results = crowded_document()
+    results["consistency"].append(
+        results["consistency"][0] | {"factor": "garment", "dataset": "fashion-mnist", "value": 0.7}
+    )
+    digits, fashion, garment = boards(parse_results(results))
+    assert digits.checks == ("fork entropy + I = H", "probe ≤ I")
+    found = {line.label: line.checks for line in digits.lines}
+    assert found["score-sde"]["probe ≤ I"].deviation.value == 0.004
+    assert found["score-sde"]["fork entropy + I = H"].deviation.low == pytest.approx(0.045 - 0.01)
+    assert not found["empirical-bayes"]
+    assert fashion.checks == ()
+    assert [line.checks["fork entropy + I = H"].deviation.value for line in garment.lines if line.checks] == [0.7]
+
+
+def test_calibration_says_pass_fail_never_and_nothing():
+    results = document()
+    results["calibration"] = {MI: results["calibration"][MI], PROBE: None}
+    (board,) = boards(parse_results(results))
+    assert board.calibration[MI].passed
+    assert board.calibration[PROBE] is None
+    assert RETENTION not in board.calibration
 
 
 def test_rows_on_two_splits_of_a_trained_model_stay_apart():

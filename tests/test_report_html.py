@@ -126,6 +126,15 @@ def test_table_shows_rank_estimates_intervals_and_native_time():
     assert "not applicable" in table
 
 
+def test_verdicts_stand_with_their_route_and_consistency_has_a_table():
+    found = page()
+    verdicts = {e["text"]: e["class"] for e in found.all("small", class_="verdict")}
+    assert verdicts["calibrated, bias 0.012 of 0.030 nats allowed"] == "verdict"
+    assert [c for t, c in verdicts.items() if t.startswith("failed calibration")] == ["verdict failed"]
+    (table,) = found.all("table", class_="checks")
+    assert "score-sde0.045[0.035, 0.055]0.004[0.004, 0.004]" in table["text"]
+
+
 def test_notes_explain_flags_missing_scalars_and_missing_ranks():
     notes = [e["text"] for e in page(crowded_document()).all("li") if (e.get("id") or "").startswith("b0-n")]
     assert "latent-diffusion, mutual-information: tail 0.21 nats above H at log-SNR 9.0" in notes

@@ -111,7 +111,8 @@ def test_json_puts_a_curve_on_one_line_and_strings_stay_as_they_are():
 
 def test_markdown_table_has_every_number_of_the_board():
     text = markdown_text(parsed())
-    lines = [cells(line) for line in text.splitlines() if line.startswith("|")]
+    table = text[text.index("| rank") :].partition("\n\n")[0]
+    lines = [cells(line) for line in table.splitlines()]
     head, _, *body = lines
     assert len({len(line) for line in lines}) == 1
     ddpm = dict(zip(head, body[2], strict=True))
@@ -123,6 +124,20 @@ def test_markdown_table_has_every_number_of_the_board():
     assert ddpm[f"{RETENTION} gap"] == "0.05 [-0.01, 0.11]"
     assert [line[0] for line in body] == ["–", "–", "1=", "1=", "3"]
     assert [line[1] for line in body[:2]] == ["**empirical-bayes · population**", "**empirical-bayes · held out**"]
+
+
+def test_markdown_shows_verdicts_and_consistency():
+    text = markdown_text(parsed())
+    assert "* mutual-information: calibrated, bias 0.012 of 0.030 nats allowed" in text
+    assert "* linear-probe: failed calibration, does not rank: bias 0.09 nats on exact-mixture" in text
+    assert "| consistency | fork entropy + I = H | probe ≤ I |" in text
+    assert "| score-sde | 0.045 [0.035, 0.055] nats | 0.004 [0.004, 0.004] nats |" in text
+
+
+def test_csv_carries_verdict_and_consistency():
+    record = next(r for r in csv_records() if (r["label"], r["metric"]) == ("score-sde", PROBE))
+    assert record["calibration"].startswith("failed calibration")
+    assert record["consistency"] == "fork entropy + I = H: 0.045 nats; probe ≤ I: 0.004 nats"
 
 
 def test_markdown_shows_the_status_and_lists_the_reason_of_every_hole():
@@ -225,6 +240,8 @@ def test_terminal_fits_and_says_everything(width):
     ):
         assert said in flat
     assert "latent-diffusion, mutual-information: tail 0.21 nats above H" in flat
+    assert "linear-probe: failed calibration, does not rank" in flat
+    assert "[0.035, 0.055]" in flat, "the consistency table"
 
 
 def test_terminal_prints_markup_and_control_characters_literally():

@@ -122,6 +122,28 @@ def test_a_bad_ranking_is_refused(change, message):
         parse_results(good)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"consistency": [{"value": 0.1}]}, r"consistency\[0\].label must be a string, found nothing"),
+        ({"consistency": {"a": 1}}, r"consistency must be a list"),
+        ({"calibration": {MI: {"passed": "yes"}}}, r'calibration.mutual-information.passed must be .*found "yes"'),
+        ({"calibration": [1]}, r"calibration must be an object"),
+    ],
+)
+def test_bad_checks_and_verdicts_are_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        parse_results(document() | change)
+
+
+def test_checks_without_a_number_are_left_out_and_both_parts_are_optional():
+    older = document()
+    older["consistency"] = [older["consistency"][0] | {"value": None}]
+    del older["calibration"]
+    parsed = parse_results(older)
+    assert (parsed.consistency, parsed.calibration) == ((), {})
+
+
 def test_load_reads_a_file_or_its_directory(tmp_path):
     (tmp_path / "leaderboard.json").write_text(json.dumps(document()), encoding="utf-8")
     assert load_results(tmp_path / "leaderboard.json") == load_results(str(tmp_path)) == document()

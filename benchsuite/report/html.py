@@ -16,7 +16,7 @@ from benchsuite.report import words
 from benchsuite.report.citation import bibtex, works_cited
 from benchsuite.report.clocks import clocks_of
 from benchsuite.report.html_figures import SeriesOf, how_figure, when_figure
-from benchsuite.report.html_table import board_table
+from benchsuite.report.html_table import board_table, consistency_table
 from benchsuite.report.markup import Markup, el, raw
 from benchsuite.report.series import assign_series
 from benchsuite.results import Results
@@ -93,6 +93,7 @@ def _board(board: Board, index: int, series: SeriesOf) -> Markup:
         board_table(board, series, ident),
         when_figure(board, series, ident),
         how_figure(board, series, ident),
+        consistency_table(board),
     )
 
 

@@ -65,10 +65,44 @@ def board_table(board: Board, series: Mapping[tuple[str, str], Series], ident: s
     return join([el("div", region, table), notes.list()])
 
 
+def consistency_table(board: Board) -> Markup | None:
+    """How far the identities between the routes are missed by each line; None when none was checked."""
+    if not board.checks:
+        return None
+    body = []
+    for line in board.lines:
+        found = [line.checks.get(name) for name in board.checks]
+        if any(found):
+            cells = [el("td", None, _estimate(c.deviation, digits=3) if c else "–") for c in found]
+            body.append(el("tr", None, el("th", {"scope": "row"}, line.title), *cells))
+    units = {c.check: c.unit for line in board.lines for c in line.checks.values()}
+    heads = [el("th", {"scope": "col"}, name, el("small", None, f" {units[name]}")) for name in board.checks]
+    table = el(
+        "table",
+        {"class": "checks"},
+        el(
+            "caption",
+            None,
+            el(
+                "span",
+                None,
+                "How far each identity is missed, with its interval; 0 for a perfect model, whatever the data.",
+            ),
+        ),
+        el("thead", None, el("tr", None, el("th", {"scope": "col"}, "identity"), *heads)),
+        el("tbody", None, *body),
+    )
+    region = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Consistency"}
+    return join([el("h3", {"class": "apart"}, "Consistency of the routes"), el("div", region, table)])
+
+
 def _route(board: Board, route: str) -> Markup:
     row = next(row for row in board.rows if row.metric == route)
     version = el("small", None, f" v{row.metric_version}") if row.metric_version else None
-    return join([route, version])
+    verdict = board.calibration.get(route)
+    said = words.verdict_words(board, route)
+    style = "verdict" if verdict and verdict.passed else "verdict failed"
+    return join([route, version, el("small", {"class": style}, said) if said else None])
 
 
 def _line(board: Board, line: Line, series: Series, notes: _Notes) -> Markup:
@@ -123,9 +157,9 @@ def _onset_note(line: Line, route: str, onset: Estimate | None) -> Markup | None
     return el("small", None, " · ".join(said)) if said else None
 
 
-def _estimate(estimate: Estimate | None, marks: Markup | None = None) -> Markup:
+def _estimate(estimate: Estimate | None, marks: Markup | None = None, digits: int = 2) -> Markup:
     if estimate is None:
         return join(["–", marks])
-    interval = words.interval(estimate, minus=MINUS)
+    interval = words.interval(estimate, digits, MINUS)
     small = el("small", None, interval) if interval else None
-    return join([el("b", None, words.number(estimate.value, minus=MINUS)), marks, small])
+    return join([el("b", None, words.number(estimate.value, digits, MINUS)), marks, small])

@@ -47,8 +47,11 @@ def _board(board: Board) -> list[str]:
     parts.append(
         "\n".join(f"| {' | '.join(cells)} |" for cells in [*table, *(_line(board, x) for x in board.lines)])
     )
+    verdicts = [(route, words.verdict_words(board, route)) for route in board.routes]
+    parts += [f"* {escape(route)}: {escape(said)}" for route, said in verdicts if said]
     if board.ranked_by:
         parts.append(f"Ranked by the mean oracle gap over {escape(words.enumeration(list(board.ranked_by)))}.")
+    parts += _consistency(board)
     parts += [f"* {escape(x.title)} has no rank: {escape(x.unranked)}" for x in board.lines if x.unranked]
     parts += [f"* {escape(title)}, {escape(route)}: {escape(text)}" for title, route, text in board_notes(board)]
     return parts
@@ -64,6 +67,18 @@ def _line(board: Board, line: Line) -> list[str]:
         else:
             cells += [words.estimate_text(row.scalars[name]) for name in words.SCALAR_TITLES]
     return cells
+
+
+def _consistency(board: Board) -> list[str]:
+    if not board.checks:
+        return []
+    table = [["consistency", *map(escape, board.checks)], [":--", *["--:"] * len(board.checks)]]
+    for line in board.lines:
+        found = [line.checks.get(name) for name in board.checks]
+        if any(found):
+            said = [f"{words.estimate_text(c.deviation, 3)} {escape(c.unit)}" if c else "–" for c in found]
+            table.append([escape(line.title), *said])
+    return ["\n".join(f"| {' | '.join(cells)} |" for cells in table)]
 
 
 def _missing(results: Results) -> list[str]:

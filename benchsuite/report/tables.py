@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchsuite.boards import Board, Line
+from benchsuite.report import words
 from benchsuite.report.clocks import native_time_at
 from benchsuite.results import SCALARS, Estimate, Row, plain
 
@@ -20,7 +21,7 @@ COLUMNS = (
     *(f"oracle_gap{end}" for end in _ENDS),
     *("metric", "metric_version", "unit", "status", "stage", "reason"),
     *(f"{name}{end}" for name in SCALARS for end in _ENDS),
-    *("log_snr_50_native_time", "notes", "flags"),
+    *("log_snr_50_native_time", "notes", "flags", "calibration", "consistency"),
     *("n_items", "draws", "entropy", "readout_accuracy", "forward_passes"),
     *("paper", "metric_paper", "model_fingerprint", "dataset_fingerprint", "cell_id"),
 )
@@ -62,6 +63,8 @@ def _record(board: Board, line: Line, row: Row) -> dict[str, Any]:
         "log_snr_50_native_time": native_time_at(line, onset.value) if onset else None,
         "notes": "; ".join(f"{name}: {note}" for name, note in row.scalar_notes.items()),
         "flags": "; ".join(row.flags),
+        "calibration": words.verdict_words(board, row.metric),
+        "consistency": "; ".join(f"{c.check}: {c.deviation.value:.4g} {c.unit}" for c in line.checks.values()),
         **_spread("oracle_gap", line.score),
     }
     for name in SCALARS:

@@ -32,6 +32,12 @@ def render_terminal(results: object, console: Console) -> None:
         fit = max(1, (console.width - _FIXED) // _PER_ROUTE)
         for start in range(0, len(board.routes), fit):
             console.print(_table(board, board.routes[start : start + fit]))
+        if board.checks:
+            console.print(_checks(board))
+        for route in board.routes:
+            verdict = board.calibration.get(route)
+            if route in board.calibration and not (verdict and verdict.passed):
+                console.print(_text(f"* {route}: {words.verdict_words(board, route)}", "yellow"))
         for said in board_notes(board):
             console.print(_text(f"* {said[0]}, {said[1]}: {said[2]}", "yellow"))
     for row, cells in cells_without_values(parsed):
@@ -56,6 +62,18 @@ def _table(board: Board, routes: tuple[str, ...]) -> Table:
     return table
 
 
+def _checks(board: Board) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("consistency", max_width=26, overflow="fold")
+    for name in board.checks:
+        table.add_column(_text(name), justify="right", max_width=18, overflow="fold")
+    for line in board.lines:
+        if line.checks:
+            found = [line.checks.get(name) for name in board.checks]
+            table.add_row(_text(line.title), *(_estimate(c.deviation if c else None, 3) for c in found))
+    return table
+
+
 def _cell(line: Line, route: str) -> Text:
     row = line.rows.get(route)
     if row is None or not row.ok:
@@ -64,11 +82,11 @@ def _cell(line: Line, route: str) -> Text:
     return text.append(" *", style="yellow") if row.flags or row.scalar_notes else text
 
 
-def _estimate(estimate: Estimate | None) -> Text:
+def _estimate(estimate: Estimate | None, digits: int = 2) -> Text:
     if estimate is None:
         return _text("–")
-    interval = words.interval(estimate)
-    return Text.assemble(words.number(estimate.value), ("\n" + interval if interval else "", "dim"))
+    interval = words.interval(estimate, digits)
+    return Text.assemble(words.number(estimate.value, digits), ("\n" + interval if interval else "", "dim"))
 
 
 def _style(row: Row | None) -> str:

@@ -28,11 +28,11 @@ def interval(estimate: Estimate | None, digits: int = 2, minus: str = "-") -> st
     return f"[{number(estimate.low, digits, minus)}, {number(estimate.high, digits, minus)}]"
 
 
-def estimate_text(estimate: Estimate | None) -> str:
+def estimate_text(estimate: Estimate | None, digits: int = 2) -> str:
     """The text "value [low, high]", or "–"."""
     if estimate is None:
         return "–"
-    return f"{number(estimate.value)} {interval(estimate)}".rstrip()
+    return f"{number(estimate.value, digits)} {interval(estimate, digits)}".rstrip()
 
 
 def percent(value: float | None) -> str:
@@ -54,6 +54,19 @@ def board_facts(board: Board) -> list[tuple[str, str]]:
     if board.readout_accuracy is not None:
         facts.append(("readout accuracy", f"{percent(board.readout_accuracy)} on held-out images"))
     return facts
+
+
+def verdict_words(board: Board, route: str) -> str:
+    """What calibration says about a route; "" when the document does not say."""
+    if route not in board.calibration:
+        return ""
+    verdict = board.calibration[route]
+    if verdict is None:
+        return "never calibrated, does not rank"
+    limits = f"bias {number(verdict.bias, 3)} of {number(verdict.tolerance, 3)} {verdict.unit} allowed"
+    if verdict.passed:
+        return f"calibrated, {limits}"
+    return f"failed calibration, does not rank: {verdict.reason or limits}"
 
 
 def headline(board: Board, minus: str = "-") -> str:
@@ -121,6 +134,16 @@ LEGEND: tuple[tuple[str, str], ...] = (
         "the exact denoiser of a finite set of N images, measured like a model. On enumerated data it is the "
         "truth. On a real data set it is the ideal of that finite set only and commits to single images earlier "
         "than the population would, so its curve for images outside the set (held out) stands beside it.",
+    ),
+    (
+        "calibrated",
+        "measured on models whose answer is known exactly: the largest bias beyond two standard errors, against "
+        "the tolerance that the metric states for itself. A route that fails, or was never tried, does not rank.",
+    ),
+    (
+        "consistency",
+        "how far identities between the routes are missed, averaged over the levels where the factor is being "
+        "decided. 0 for a perfect model with perfect estimates; a bound counts only by its excess.",
     ),
     ("[low, high]", "95 % bootstrap interval over images."),
     (
