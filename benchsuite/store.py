@@ -85,7 +85,8 @@ class Store:
 
     def _read(self, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
         try:
-            with np.load(self._path(key), allow_pickle=False) as file:
+            # opened here: numpy leaks the handle of a damaged file that it opened itself
+            with self._path(key).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             return arrays, json.loads(str(arrays.pop(_META)))
         except Exception:
@@ -94,6 +95,9 @@ class Store:
             return None
 
     def _write(self, key: str, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
+        for name, array in arrays.items():
+            if np.asarray(array).dtype.hasobject:
+                raise TypeError(f"array {name!r} holds Python objects, which nothing but a pickle could keep")
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
