@@ -36,8 +36,11 @@ def simplex(classes: int, c: float) -> tuple[float, float]:
     """(I in nats, E sum p²) of K equally likely, equidistant Gaussian classes, c = (distance / √2) / √Γ.
 
     With class 1 true, the logits are independent: l_1 = c² + c Z, l_k = c Z. With S = sum e^{l_k} and
-    L(t) = E exp(-t e^l), E ln S = ∫ (e^{-t} - prod L) dt / t and E p_k² = ∫ t E[e^{2 l_k} exp(-t e^{l_k})] prod' L dt:
-    one-dimensional integrals over ln t.
+    L_k(t) = E exp(-t e^{l_k}),
+
+        E ln S = ∫ (e^{-t} - prod_k L_k) dt / t,    E p_k² = ∫ t E[e^{2 l_k} exp(-t e^{l_k})] prod_{j≠k} L_j dt,
+
+    which are one-dimensional integrals over ln t.
     """
     z, w = gauss(200)
     true, other = c**2 + c * z, c * z

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def measured_order(method: str, steps: tuple[int, ...] = (80, 160, 320)) -> list
     last = schedule(-4, 8, 1)[-1]
     truth = S2**2 / (S2 + last**2)  # of D(x) at the last level, x from the exact marginal
     errors = [abs(variance_of_result(method, n) - truth) for n in steps]
-    return [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    return [math.log2(a / b) for a, b in pairwise(errors)]
 
 
 @pytest.mark.parametrize("method", METHODS)
