@@ -219,6 +219,17 @@ def test_a_tail_above_h_is_in_view_and_marked():
     assert not page(tiny([0.0, 1.0, 2.0])).all("rect", class_="above")
 
 
+def test_a_curve_that_falls_has_its_floor_on_top_and_nothing_above():
+    found = page(tiny([2.0, 1.0, 0.0], floor=2.0, ceiling=0.0))
+    assert not found.all("rect", class_="above")
+    said = [e["text"] for e in found.all("text")]
+    assert {"H = 2.00", "H/2"} <= set(said)
+    (ring,) = found.all("circle", class_="onset")
+    assert float(ring["cy"]) == pytest.approx(278 - PER_UNIT, abs=0.006)
+    said = {e["text"] for e in page(tiny([0.9, 0.5, 0.1], floor=0.9, ceiling=0.1)).all("text")}
+    assert {"floor = 0.90", "ceiling = 0.10"} <= said
+
+
 def test_a_curve_that_leaves_the_plot_says_how_far_it_goes():
     said = [e["text"] for e in page(tiny([0.0, 1.0, -107.3])).all("text")]
     assert "▼ ddpm: down to −107.3" in said

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from benchsuite.report.clocks import Clock
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.svg import Scale, fixed, nice_step, nice_ticks, tick_text
+from benchsuite.results import CurvePoints
 
 #: Times worth a label on a native axis, the most wanted first.
 _TIMES = (0.2, 0.4, 0.6, 0.8, 0.0, 1.0, 0.5, 0.1, 0.3, 0.7, 0.9, 0.05, 0.95, 0.02, 0.01, 0.98, 0.99)
@@ -73,18 +74,23 @@ def time_ticks(
     return sorted(kept, key=lambda tick: tick[1])
 
 
-def levels(y: Scale, left: float, right: float, floor: float, ceiling: float, entropy: bool) -> Markup:
-    """The lines that mean nothing fixed, half and entirely fixed; `entropy` when the ceiling is H."""
-    names = ("H", "H/2") if entropy else ("ceiling", "half way")
-    half = (floor + ceiling) / 2
+def levels(y: Scale, left: float, right: float, curve: CurvePoints, entropy: bool) -> Markup:
+    """The lines that mean not fixed, half and entirely fixed; `entropy` when the upper one is H.
+
+    A curve that falls while the factor is fixed (fork entropy) has its floor above its ceiling.
+    """
+    lower, upper = sorted((curve.floor, curve.ceiling))
+    names = ("H", "H/2", "") if entropy else ("ceiling", "half way", "floor")
+    if not entropy and curve.floor > curve.ceiling:
+        names = ("floor", "half way", "ceiling")
     parts = [
-        rule(left, y(ceiling), right, y(ceiling), "level"),
-        text(left + 5, y(ceiling) - 4, f"{names[0]} = {tick_text(ceiling, 0.01)}", "start", "note"),
-        rule(left, y(half), right, y(half), "level half"),
-        text(left + 5, y(half) - 4, names[1], "start", "note"),
+        rule(left, y(upper), right, y(upper), "level"),
+        text(left + 5, y(upper) - 4, f"{names[0]} = {tick_text(upper, 0.01)}", "start", "note"),
+        rule(left, y(curve.half), right, y(curve.half), "level half"),
+        text(left + 5, y(curve.half) - 4, names[1], "start", "note"),
     ]
-    if floor > y.domain[0]:
-        parts.append(rule(left, y(floor), right, y(floor), "level"))
-    if floor:
-        parts.append(text(right - 5, y(floor) - 4, f"floor = {tick_text(floor, 0.01)}", "end", "note"))
+    if lower > y.domain[0]:
+        parts.append(rule(left, y(lower), right, y(lower), "level"))
+    if lower and names[2]:
+        parts.append(text(right - 5, y(lower) - 4, f"{names[2]} = {tick_text(lower, 0.01)}", "end", "note"))
     return join(parts)

@@ -73,10 +73,10 @@ def y_domain(panels: Sequence[Panel]) -> Domain:
     down to `_BELOW` of it; what lies beyond is said in the panel, so that one broken curve does not flatten all.
     """
     curves = [drawn.curve for panel in panels for drawn in panel.drawn]
-    floor, ceiling = min(curve.floor for curve in curves), max(curve.ceiling for curve in curves)
-    way = (ceiling - floor) or 1.0
-    lowest, highest = floor - _BELOW * way, ceiling + _ABOVE * way
-    values = [0.0, floor, ceiling]
+    levels = [level for curve in curves for level in (curve.floor, curve.ceiling)]
+    way = (max(levels) - min(levels)) or 1.0
+    lowest, highest = min(levels) - _BELOW * way, max(levels) + _ABOVE * way
+    values = [0.0, *levels]
     for curve in curves:
         drawn = (*curve.value, *(curve.low or ()), *(curve.high or ()))
         values += [min(max(value, lowest), highest) for value in drawn if math.isfinite(value)]
@@ -96,7 +96,7 @@ def panel_svg(
     """The panel on the axes `domains` (log-SNR, value); `ident` is unique on the page."""
     x, y = Scale(domains[0], (LEFT, RIGHT)), Scale(domains[1], (BOTTOM, TOP))
     first = panel.drawn[0].curve
-    is_entropy = entropy is not None and math.isclose(first.ceiling, entropy, rel_tol=1e-3)
+    is_entropy = entropy is not None and math.isclose(max(first.floor, first.ceiling), entropy, rel_tol=1e-3)
     title = " · ".join(filter(None, [panel.route, panel.variant]))
     described = (
         f"{title} in {panel.unit} against log-SNR from {domains[0][0]:g} (noise) to {domains[0][1]:g} (clean) "
@@ -121,7 +121,7 @@ def panel_svg(
         text(RIGHT, TOP - 24, panel.unit, "end", "name"),
     ]
     if _alike([drawn.curve for drawn in panel.drawn]):
-        parts.append(levels(y, LEFT, RIGHT, first.floor, first.ceiling, is_entropy))
+        parts.append(levels(y, LEFT, RIGHT, first, is_entropy))
     curves = [_band(drawn, x, y, series) for drawn in panel.drawn if drawn.curve.low and drawn.curve.high]
     curves += [_line(drawn, x, y, series) for drawn in panel.drawn]  # oracles lie under the models
     curves += [_onset(drawn, x, y, series) for drawn in panel.drawn if drawn.onset]
@@ -146,17 +146,17 @@ def panel_svg(
 
 
 def _above(panel: Panel, y: Scale, entropy: bool) -> Markup:
-    """A tint over the values above the ceiling, when a curve goes there: no perfect model can."""
-    ceiling = max(drawn.curve.ceiling for drawn in panel.drawn)
+    """A tint over the values above the upper level, when a curve goes there: no perfect model can."""
+    upper = max(max(drawn.curve.floor, drawn.curve.ceiling) for drawn in panel.drawn)
     tops = [value for drawn in panel.drawn for value in drawn.curve.value if math.isfinite(value)]
-    if max(tops, default=ceiling) <= ceiling + 0.01 * abs(ceiling):
+    if max(tops, default=upper) <= upper + 0.01 * abs(upper):
         return join([])
-    said = "above H" if entropy else "above the ceiling"
+    said = "above H" if entropy else "above the upper level"
     area: dict[str, str | int] = {
         "x": LEFT,
         "y": TOP,
         "width": RIGHT - LEFT,
-        "height": fixed(y(ceiling) - TOP),
+        "height": fixed(y(upper) - TOP),
         "class": "above",
     }
     return join([el("rect", area), text((LEFT + RIGHT) / 2, TOP + 13, said, "middle", "note warn")])
@@ -164,7 +164,7 @@ def _above(panel: Panel, y: Scale, entropy: bool) -> Markup:
 
 def _alike(curves: Sequence[CurvePoints]) -> bool:
     """Whether one set of level lines serves all curves (floors differ a little with the items measured)."""
-    way = curves[0].ceiling - curves[0].floor
+    way = abs(curves[0].ceiling - curves[0].floor)
     floors, ceilings = [curve.floor for curve in curves], [curve.ceiling for curve in curves]
     return max(max(floors) - min(floors), max(ceilings) - min(ceilings)) < 0.02 * way
 

@@ -76,7 +76,8 @@ def headline(board: Board, minus: str = "-") -> str:
     onsets = [(route, row.scalars["log_snr_50"]) for route, row in oracle.rows.items()] if oracle else []
     said = [f"{number(onset.value, 2, minus)} ({route})" for route, onset in onsets if onset]
     if oracle and said:
-        sentences.append(f"The ideal of {ideal_of(board)} fixes {board.factor} at log-SNR {', '.join(said)}.")
+        ideal = f"The ideal of these {board.population} images" if board.population else oracle.label
+        sentences.append(f"{ideal} fixes {board.factor} at log-SNR {', '.join(said)}.")
     best = [line for line in board.lines if line.rank == 1 and line.score]
     if best:
         gaps = [number(line.score.value, 2, minus) for line in best if line.score]
@@ -85,11 +86,6 @@ def headline(board: Board, minus: str = "-") -> str:
         names = enumeration([line.label for line in best])
         sentences.append(f"{names} {verb} closest to it: oracle gap {gap}{tie}.")
     return " ".join(sentences) or "No model has a rank on this board."
-
-
-def ideal_of(board: Board) -> str:
-    """What the oracle of a board is the ideal of."""
-    return f"these {board.population} images" if board.population else f"{board.dataset}"
 
 
 def enumeration(names: list[str]) -> str:
