@@ -6,6 +6,7 @@ from benchsuite import DiffusionModel, hookimpl
 from benchsuite_models.empirical_bayes import EmpiricalBayes
 from benchsuite_models.exact_gaussian import ExactGaussian
 from benchsuite_models.exact_mixture import ExactMixture
+from benchsuite_models.exact_rhm import ExactRHM
 
 
 @hookimpl
@@ -15,4 +16,5 @@ def benchsuite_models() -> list[type[DiffusionModel]]:
         EmpiricalBayes,
         ExactGaussian,
         ExactMixture,
+        ExactRHM,
     ]
