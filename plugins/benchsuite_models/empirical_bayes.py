@@ -43,6 +43,7 @@ class EmpiricalBayes(ExactModel):
     """
 
     name = "empirical-bayes"
+    oracle = True
     paper = "2402.18491"
 
     population: torch.Tensor  #: (N, *shape) float32 (float64 on request), encoded images
@@ -80,8 +81,7 @@ class EmpiricalBayes(ExactModel):
         kept = torch.float64 if dtype == "float64" else torch.float32
         with torch.no_grad():
             blocks = [
-                self.encode(block.to(device)).to(kept)
-                for block in torch.split(self._source.images, ENCODE_BATCH)
+                self.encode(block.to(device)).to(kept) for block in torch.split(self._source.images, ENCODE_BATCH)
             ]
         self.population = torch.cat(blocks)
         self.shape = tuple(self.population.shape[1:])
@@ -99,9 +99,7 @@ class EmpiricalBayes(ExactModel):
             raise UsageError(f"{self.name} has no population before bind(dataset)")
         return len(self._source)
 
-    def denoise(
-        self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """Mean image of the posterior over the population, or over the images that carry the given labels.
 
         Rows with equal labels are done together and only see the images with those labels, so a conditional
@@ -121,10 +119,11 @@ class EmpiricalBayes(ExactModel):
         import torch
 
         check_query(self.name, self.shape, x, sigma)
-        labels = check_labels(self.name, self.factors, labels, x)
+        asked = check_labels(self.name, self.factors, labels, x)
+        combinations = asked[:1] if labels is None or not asked.shape[1] else torch.unique(asked, dim=0)
         out = torch.empty_like(x)
-        for combination in torch.unique(labels, dim=0) if labels.shape[1] else labels[:1]:
-            rows = (labels == combination).all(1).nonzero()[:, 0]
+        for combination in combinations:
+            rows = (asked == combination).all(1).nonzero()[:, 0]
             images, half_norm = self._carrying(combination)
             for part in _chunks(rows, len(images)):
                 weights = _log_weights(x[part], sigma[part], images, half_norm).softmax(1)
@@ -208,9 +207,7 @@ def _population(dataset: Dataset) -> Split:
     seen: set[str] = set()
     kept = []
     for part in splits:
-        kept.append(
-            torch.tensor([i for i, name in enumerate(part.ids) if name not in seen], dtype=torch.int64)
-        )
+        kept.append(torch.tensor([i for i, name in enumerate(part.ids) if name not in seen], dtype=torch.int64))
         seen.update(part.ids)
     return Split(
         torch.cat([part.images[index] for part, index in zip(splits, kept, strict=True)]),

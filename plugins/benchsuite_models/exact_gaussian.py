@@ -40,6 +40,8 @@ class ExactGaussian(ExactModel):
     """
 
     name = "exact-gaussian"
+    own_data = True
+    cases = ()  # no labels, so no metric to calibrate from the command line
     paper = "2402.18491"
 
     def __init__(
