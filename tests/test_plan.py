@@ -1,0 +1,299 @@
+"""From a request to units: which model meets what, what is united, and what is refused before any work."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toys import ToyData, ToyModel, catalog_of, request
+
+from benchsuite import Curve, ExactModel, Fork, Metric, NoiseSweep, UTurn
+from benchsuite.discovery import Catalog
+from benchsuite.errors import UsageError
+from benchsuite.plan import (
+    Settings,
+    Unit,
+    load_suite,
+    make_plan,
+    read_settings,
+    settings_table,
+    suite_names,
+    unite,
+)
+from benchsuite.protocols.settings import ForkSettings, SweepSettings, UTurnSettings
+
+
+class Oracle(ExactModel):
+    name = "oracle"
+    oracle = True
+
+    def __init__(self, limit: int | None = None) -> None: ...
+
+    def load(self, device: str = "cpu", dtype: str = "float32") -> None: ...
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        return x
+
+    def posterior(self, x: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {}
+
+    def sample_posterior(
+        self, x: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        return x
+
+
+class Own(Oracle):
+    name = "own"
+    oracle = False
+    own_data = True
+
+
+class Latent(ToyModel):
+    name = "latent"
+    space = "latents"
+
+
+class OtherData(ToyData):
+    name = "other-data"
+
+
+def metric(name: str, *needs: Any) -> type[Metric]:
+    def compute(self: Metric, records: Any) -> list[Curve]:
+        return []
+
+    members = {"name": name, "unit": "nats", "bounds": (0.0, 1.0), "needs": needs, "compute": compute}
+    return type(name.title(), (Metric,), members)
+
+
+HEADS, TAPS = metric("heads", NoiseSweep(heads=True)), metric("taps", NoiseSweep(taps=True))
+BOTH = metric("both", NoiseSweep(), UTurn())
+
+
+def catalog() -> Catalog:
+    return catalog_of(ToyModel, Latent, Oracle, Own, ToyData, OtherData, HEADS, TAPS, BOTH)
+
+
+def units(*models: str, datasets: tuple[str, ...] = ("toy-data",)) -> tuple[Unit, ...]:
+    return make_plan(request(models, datasets, ["heads"]), catalog()).units
+
+
+def shown(unit: Unit) -> tuple[Any, ...]:
+    return unit.label, unit.dataset, unit.split, unit.oracle, unit.reference, unit.space
+
+
+def test_a_trained_model_brings_its_oracle() -> None:
+    """The oracle on its own population (what gaps refer to) and on held-out items, before the model."""
+    assert [shown(unit) for unit in units("toy")] == [
+        ("oracle", "toy-data", "train", True, None, "pixels"),
+        ("oracle", "toy-data", "test", True, None, "pixels"),
+        ("toy", "toy-data", "test", False, "oracle", "pixels"),
+    ]
+
+
+def test_a_latent_model_is_compared_in_its_own_latents() -> None:
+    found = [shown(unit) for unit in units("toy", "latent")]
+    space = "latents of latent"
+    assert found == [
+        ("oracle", "toy-data", "train", True, None, "pixels"),
+        ("oracle [latent]", "toy-data", "train", True, None, space),
+        ("oracle", "toy-data", "test", True, None, "pixels"),
+        ("oracle [latent]", "toy-data", "test", True, None, space),
+        ("toy", "toy-data", "test", False, "oracle", "pixels"),
+        ("latent", "toy-data", "test", False, "oracle [latent]", space),
+    ]
+    oracle, *_, model = units("latent")
+    assert oracle.make_codec is not None
+    assert isinstance(oracle.make_codec(), Latent)
+    assert model.make_codec is None
+
+
+def test_every_data_set_gets_every_model_and_own_data_stand_alone() -> None:
+    found = [shown(unit) for unit in units("own", "toy", "toy:seed=1", datasets=("toy-data", "other-data"))]
+    assert found[0] == ("own", "", "test", True, None, "pixels")
+    assert [(label, dataset) for label, dataset, *_ in found[1:]] == [
+        (label, dataset)
+        for dataset in ("toy-data", "other-data")
+        for label in ("oracle", "oracle", "toy", "toy:seed=1")
+    ]
+    assert [shown(unit)[0] for unit in units("own", datasets=())] == ["own"]
+
+
+def test_an_oracle_asked_for_by_name_is_not_measured_twice() -> None:
+    assert [unit.label for unit in units("oracle", "toy")] == ["oracle", "oracle", "toy"]
+    asked = units("oracle:limit=5", "toy")
+    assert [unit.label for unit in asked] == ["oracle", "oracle:limit=5", "oracle", "oracle:limit=5", "toy"]
+    assert asked[-1].reference == "oracle"
+
+
+def test_options_reach_the_model_only_when_it_is_built() -> None:
+    unit = units("toy:seed=7")[-1]
+    model = unit.make_model()
+    assert isinstance(model, ToyModel)
+    assert model.seed == 7
+    assert unit.make_model() is not model
+
+
+def test_needs_are_united() -> None:
+    needs = unite([HEADS(), TAPS(), BOTH()])
+    assert needs == {"noise_sweep": NoiseSweep(heads=True, taps=True), "u_turn": UTurn()}
+    assert unite([]) == {}
+    plan = make_plan(request(["toy"], metrics=["heads", "taps", "heads"]), catalog())
+    assert plan.needs == {"noise_sweep": NoiseSweep(heads=True, taps=True)}
+    assert [m.name for m in plan.metrics] == ["heads", "taps"]
+    assert unite([metric("fork", Fork())()]) == {"fork": Fork()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ["toi"]}, "unknown model 'toi'; did you mean toy"),
+        ({"models": ["nothing-like-it"]}, "unknown model 'nothing-like-it'; known: latent, oracle, own, toy"),
+        ({"datasets": ["toy-dat"]}, "unknown data set 'toy-dat'; did you mean toy-data"),
+        ({"metrics": ["headz"]}, "unknown metric 'headz'; did you mean heads"),
+        ({"models": ["toy:sed=1"]}, "unknown option of model 'toy': 'sed'; did you mean seed"),
+        ({"datasets": ["toy-data:shift=far"]}, "option 'shift' of data set 'toy-data' must be float, got 'far'"),
+        ({"models": []}, "no model asked for"),
+        ({"metrics": []}, "no metric asked for"),
+        ({"datasets": []}, "model 'toy' needs a data set"),
+    ],
+)
+def test_wrong_requests_are_refused_before_any_work(changes: dict[str, Any], message: str) -> None:
+    asked = {"models": ["toy"], "datasets": ["toy-data"], "metrics": ["heads"]} | changes
+    with pytest.raises(UsageError, match=message):
+        make_plan(request(**asked), catalog())
+
+
+class Tuned(HEADS):  # type: ignore[misc, valid-type]
+    name = "tuned"
+
+    def __init__(self, ridge: float = 1.0) -> None: ...
+
+
+def test_one_metric_with_two_sets_of_options_is_refused() -> None:
+    """Both would be rows of the same name."""
+    with pytest.raises(UsageError, match="'tuned' is asked for twice"):
+        make_plan(request(metrics=["tuned", "tuned:ridge=2"]), catalog_of(ToyModel, ToyData, Tuned))
+
+
+# ----------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Settings(items=1), "items must be at least 2, got 1"),
+        (lambda: Settings(batch=0), "batch must be at least 1, got 0"),
+        (lambda: Settings(bootstrap=0), "bootstrap must be at least 1, got 0"),
+        (lambda: Settings(probe_items=0), "probe_items must be at least 1, got 0"),
+        (lambda: Settings(dtype="int8"), "dtype must be one of float32.* got 'int8'"),
+        (lambda: SweepSettings(low=3, high=3), "low < high.* got 3 and 3"),
+        (lambda: SweepSettings(high=80), "got -8.0 and 80"),
+        (lambda: SweepSettings(nodes=1), "nodes must be at least 2, got 1"),
+        (lambda: SweepSettings(draws=0), "draws must be positive, got 0"),
+        (lambda: SweepSettings(tap_stride=0), "tap_stride must be positive, got 0"),
+        (lambda: UTurnSettings(every=-0.5), "every must be positive, got -0.5"),
+        (lambda: UTurnSettings(every=float("nan")), "every must be positive, got nan"),
+        (lambda: UTurnSettings(steps_per_level=0), "steps_per_level must be positive, got 0"),
+        (lambda: UTurnSettings(end=1.0), "end 1.0 must not lie below its high 7.0"),
+        (lambda: UTurnSettings(method="euler"), "ancestral, sde-2m, ode-heun, got 'euler'"),
+        (lambda: UTurnSettings(draws=0), "draws must be positive, got 0"),
+        (lambda: ForkSettings(k=1), "k must be at least 2, got 1"),
+        (lambda: ForkSettings(items=0), "items must be positive, got 0"),
+    ],
+)
+def test_impossible_settings_are_refused(build: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build()
+
+
+def test_assignments_of_the_command_line() -> None:
+    table = settings_table(["sweep.nodes=129", "items=50", "sweep.low=-6.5", "u_turn.method=ancestral", "seed=3"])
+    assert table == {
+        "sweep": {"nodes": 129, "low": -6.5},
+        "items": 50,
+        "u_turn": {"method": "ancestral"},
+        "seed": 3,
+    }
+    found = read_settings(Settings(batch=7), table, "--set")
+    assert found.batch == 7
+    assert found.sweep == replace(SweepSettings(), nodes=129, low=-6.5)
+    assert (found.items, found.u_turn.method, found.seed) == (50, "ancestral", 3)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["items"], "--set takes key=value, such as sweep.nodes=129; got 'items'"),
+        (["=3"], "--set takes key=value"),
+        (["item=3"], "unknown key of --set: 'item'; did you mean items"),
+        (["sweep.node=3"], "unknown key of --set.sweep: 'node'; did you mean nodes"),
+        (["sweep=3"], "--set.sweep must be a table, got 3"),
+        (["items=3", "items.x=4"], "'items' is set to a value already"),
+        (["items=many"], "--set.items must be int, got 'many'"),
+        (["items=3.0"], "--set.items must be int, got 3.0"),
+        (["items=true"], "--set.items must be int, got True"),
+        (["sweep.low=deep"], "--set.sweep.low must be float, got 'deep'"),
+        (["sweep.nodes=1"], "nodes must be at least 2"),
+    ],
+)
+def test_wrong_assignments_are_refused(assignments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        read_settings(Settings(), settings_table(assignments), "--set")
+
+
+# ------------------------------------------------------------------------------------------- suites
+
+
+def test_suites_that_ship_are_valid_and_name_what_exists(first_party: Catalog) -> None:
+    assert "digits" in suite_names()
+    for name in suite_names():
+        suite = load_suite(name)
+        assert suite.suite == name
+        for kind in ("models", "datasets", "metrics"):
+            for spec in getattr(suite, kind):
+                first_party.get(kind, spec.partition(":")[0])
+
+
+def test_a_suite_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'models = ["a", "b:x=1"]\nmetrics = ["m"]\n[settings]\nitems = 9\n[settings.sweep]\nlow = -5\n'
+    )
+    found = load_suite(str(path))
+    assert (found.models, found.datasets, found.metrics) == (("a", "b:x=1"), (), ("m",))
+    assert found.settings == replace(Settings(), items=9, sweep=replace(SweepSettings(), low=-5.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("models = [", "not TOML"),
+        ('model = ["a"]', "unknown key of suite .*: 'model'; did you mean models"),
+        ('models = "a"', "models must be a list of strings, got 'a'"),
+        ("metrics = [1]", r"metrics must be a list of strings, got \[1\]"),
+        ("[settings]\nitem = 1", "unknown key of suite .*settings: 'item'; did you mean items"),
+        ("settings = 3", "settings must be a table, got 3"),
+    ],
+)
+def test_wrong_suite_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_suite(str(path))
+
+
+def test_missing_suites_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown suite 'digit'; did you mean digits"):
+        load_suite("digit")
+    with pytest.raises(UsageError, match=r"no suite file .*absent.toml"):
+        load_suite(str(tmp_path / "absent.toml"))
+
+
+def test_union_of_requests_takes_the_most_of_each() -> None:
+    assert NoiseSweep(heads=True).union(NoiseSweep(taps=True)) == NoiseSweep(heads=True, taps=True)
+    assert NoiseSweep(taps=True).union(NoiseSweep(taps=True)) == NoiseSweep(taps=True)
