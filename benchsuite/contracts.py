@@ -322,6 +322,9 @@ class Metric(ABC):
     onset: ClassVar[bool] = True  #: log_snr_50 and width of the published curve are meaningful
     tolerance: ClassVar[float] = 0.03  #: largest bias on exact models, in `unit`; `calibrate` holds it to that
 
+    #: the curve tends to its truth from below and its interval is about the bound, not about the truth
+    lower_bound: ClassVar[bool] = False
+
     @abstractmethod
     def compute(self, records: Mapping[str, Record]) -> list[Curve]:
         """Curves from {protocol name: record}; raise NotApplicableError with the reason if it cannot.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 #: what a probe finds without the network; judged apart from the network's own taps
 BASELINES = ("input", "denoised", "log-posterior")
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+#: descending: each fit starts from the one before it, which is smoother
+RIDGES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class LinearProbe(Metric):
     bounds: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))
     needs = (NoiseSweep(taps=True),)
     tolerance = 0.05
+    lower_bound = True
 
     def compute(self, records: Mapping[str, Record]) -> list[Curve]:
         """Published curve, accuracy, and one diagnostic per tap, for every factor."""
@@ -138,13 +140,16 @@ def probe(features: FloatArray, labels: FloatArray, roles: FloatArray, truth: Fl
     # features that do not vary carry nothing: they become 0 rather than noise blown up
     x = torch.where(spread > 1e-6 * spread.amax(dim=2, keepdim=True).clamp_min(1e-12), (x - centre) / spread, 0.0)
     levels = len(x)
-    ridge = torch.tensor(RIDGES).repeat_interleave(levels)
-    fitted = logistic.fit(x[:, rows["train"]].repeat(len(RIDGES), 1, 1), y[rows["train"]], classes, ridge)
+    fits: list[logistic.Fit] = []
+    for ridge in RIDGES:
+        start = fits[-1] if fits else None
+        fits.append(
+            logistic.fit(x[:, rows["train"]], y[rows["train"]], classes, x.new_full((levels,), ridge), start)
+        )
 
     def log_p(role: str) -> torch.Tensor:
         """(ridges, S, N, K)"""
-        part = fitted.log_probabilities(x[:, rows[role]].repeat(len(RIDGES), 1, 1))
-        return part.reshape(len(RIDGES), levels, *part.shape[1:])
+        return torch.stack([fit.log_probabilities(x[:, rows[role]]) for fit in fits])
 
     scores = log_p("val").take_along_dim(y[rows["val"]][None, None, :, None], dim=3)[..., 0].mean(dim=2)
     best = scores.argmax(dim=0)
