@@ -7,6 +7,7 @@ import pytest
 import torch
 from benchsuite_models.exact_gaussian import ExactGaussian, ring_covariance
 from numpy.typing import NDArray
+from scipy import stats
 
 from benchsuite import UsageError
 
@@ -53,6 +54,36 @@ def test_denoisers_are_gaussian_regressions(sigma: float) -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.8, 20.0])
+def test_sign_is_that_of_a_truncated_gaussian(sigma: float) -> None:
+    """p(sign | x) and E[x0 | x, sign] by regression on c·x0 and scipy's truncated normal, far into the tails."""
+    model = gaussian()
+    c, cov = C[0], joint(sigma)
+    for scale in (0.3, 3.0, 12.0):
+        x = MEAN + scale * np.abs(RNG.standard_normal(5)) * np.sign(c)
+        shift, spread = regress(cov, slice(0, 5), [7, 8, 9, 10, 11], x - MEAN)
+        centre, deviation = c @ shift, np.sqrt(c @ spread @ c)
+        query = torch.tensor(x[None]), torch.tensor([sigma], dtype=torch.float64)
+        expected = stats.norm.cdf([-centre / deviation, centre / deviation])
+        np.testing.assert_allclose(model.posterior(*query)["sign"][0], expected, rtol=1e-7, atol=1e-300)
+        for label, bounds in ((1, (-centre / deviation, np.inf)), (0, (-np.inf, -centre / deviation))):
+            if expected[label] < 1e-280:
+                continue  # beyond scipy's reach
+            truncated = stats.truncnorm.mean(*bounds, loc=centre, scale=deviation)
+            mean = MEAN + shift + spread @ c / deviation**2 * (truncated - centre)
+            given = model.denoise(*query, torch.tensor([[label]]))[0]
+            np.testing.assert_allclose(given, mean, rtol=1e-6, atol=1e-8)
+
+
+def test_an_almost_impossible_sign_stays_finite() -> None:
+    """Given the sign against which x speaks by 300 deviations, the functional is pinned just across zero."""
+    model = ExactGaussian([0.0, 0.0], 1.0)
+    x, sigma = torch.tensor([[30.0, 0.5]], dtype=torch.float64), torch.tensor([0.1], dtype=torch.float64)
+    mean = model.denoise(x, sigma, torch.tensor([[0]]))[0]
+    assert -1e-3 < mean[0] < 0
+    assert mean[1].item() == pytest.approx(0.5 / 1.01, abs=1e-12)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.8, 20.0])
 def test_information_is_that_of_the_joint_gaussian(sigma: float) -> None:
     """I = 1/2 ln det Σ_phi det Σ_x / det Σ_(phi, x), from the joint covariance."""
     cov = joint(sigma)
@@ -77,13 +108,15 @@ def test_score_gap_is_what_the_denoisers_measure() -> None:
     model, n, sigma = gaussian(), 20_000, 0.9
     generator = torch.Generator().manual_seed(1)
     x0, labels = model.sample(n, generator)
-    assert (labels.shape, labels.dtype) == ((n, 0), torch.int64)
     phi = model.observe(x0, generator)
     x = x0 + sigma * torch.randn(n, 5, dtype=torch.float64, generator=generator)
     level = torch.full((n,), sigma, dtype=torch.float64)
-    gap = (model.denoise_given(x, level, phi) - model.denoise(x, level, labels)).square().sum(1) / sigma**2
+    gap = (model.denoise_given(x, level, phi) - model.denoise(x, level)).square().sum(1) / sigma**2
     assert abs(gap.mean().item() - float(model.score_gap(sigma))) < 4.5 * gap.std().item() / n**0.5
-    assert model.posterior(x, level) == model.prior() == {}
+    # the label is the sign of the first functional, and both signs are equally frequent
+    np.testing.assert_array_equal(labels[:, 0], ((x0.numpy() - MEAN) @ C[0] > 0).astype(int))
+    assert labels.double().mean().item() == pytest.approx(0.5, abs=4.5 * 0.5 / n**0.5)
+    np.testing.assert_array_equal(model.prior()["sign"], [0.5, 0.5])
     # x0 and phi have the joint covariance they should
     both = torch.cat([x0, phi], dim=1).numpy()
     products = (both - np.r_[MEAN, C @ MEAN])[:, :, None] * (both - np.r_[MEAN, C @ MEAN])[:, None]
@@ -162,8 +195,8 @@ def test_impossible_questions_are_refused() -> None:
     model = gaussian()
     with pytest.raises(UsageError, match=r"phi \(3, 2\), got \(3, 1\)"):
         model.denoise_given(torch.zeros(3, 5), torch.ones(3), torch.zeros(3, 1))
-    with pytest.raises(UsageError, match=r"labels \(3, 0\), got torch.int64 \(3, 1\)"):
-        model.denoise(torch.zeros(3, 5), torch.ones(3), torch.zeros(3, 1, dtype=torch.int64))
+    with pytest.raises(UsageError, match=r"labels \(3, 1\), got torch.int64 \(3, 2\)"):
+        model.denoise(torch.zeros(3, 5), torch.ones(3), torch.zeros(3, 2, dtype=torch.int64))
     with pytest.raises(UsageError, match="sigma must be positive, got 0"):
         model.mutual_information(np.array([1.0, 0.0]))
 

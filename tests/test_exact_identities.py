@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from benchsuite_models.empirical_bayes import EmpiricalBayes
+from benchsuite_models.exact_gaussian import ExactGaussian
 from benchsuite_models.exact_mixture import ExactMixture
 from benchsuite_models.exact_rhm import ExactRHM
 from numpy.typing import NDArray
@@ -55,7 +56,16 @@ def grammar() -> ExactRHM:
     return ExactRHM(4, 2, 2, 3, n_c=5, seed=2)
 
 
-MODELS: dict[str, Callable[[], ExactModel]] = {"groups": groups, "hierarchy": hierarchy, "grammar": grammar}
+def field() -> ExactGaussian:
+    return ExactGaussian(dim=8)
+
+
+MODELS: dict[str, Callable[[], ExactModel]] = {
+    "groups": groups,
+    "hierarchy": hierarchy,
+    "field": field,
+    "grammar": grammar,
+}
 
 
 def entropy(p: Array) -> Array:

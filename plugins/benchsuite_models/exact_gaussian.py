@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchsuite import Codec, Dataset, ExactModel, UsageError, fingerprint_state
+from benchsuite import Codec, Dataset, ExactModel, Factor, UsageError, fingerprint_state
 from benchsuite.contracts import FloatArray
 from benchsuite_models.exact_common import check_bound, check_labels, check_query, normal
 from benchsuite_models.gaussian_components import SharedCovariance
@@ -21,11 +22,13 @@ DIM, DECAY = 16, 0.8
 
 
 class ExactGaussian(ExactModel):
-    """x0 ~ N(mean, Σ), x (d,), with the continuous factor phi = C x0 + n, n ~ N(0, R), phi (m,).
+    """x0 ~ N(mean, Σ), x (d,), with the linear-Gaussian factor phi = C x0 + n, n ~ N(0, R), phi (m,).
 
-    Labels are discrete, so phi is not a `Factor` and `factors` is empty: metrics that need a factor do not
-    apply. phi is reached through the methods below, which give the truth for estimators of information
-    between continuous variables: `mutual_information`, `score_gap`, `denoise_given`, `observe`.
+    phi is continuous and reached through the methods below, which give the truth for estimators of information
+    between continuous variables: `mutual_information`, `score_gap`, `denoise_given`, `observe`. For metrics, which
+    work with labels, the model has one factor, ``sign``: whether the first row of C (x0 - mean) is negative
+    (0) or not (1). Its posterior is a normal distribution function, its conditional means are those of a
+    truncated Gaussian: an abstraction without clusters, which is fixed gradually.
 
     Args:
         mean: (d,) array-like; with `covariance` left out as well, a Gaussian random field on a ring.
@@ -41,7 +44,6 @@ class ExactGaussian(ExactModel):
 
     name = "exact-gaussian"
     own_data = True
-    cases = ()  # no labels, so no metric to calibrate from the command line
     paper = "2402.18491"
 
     def __init__(
@@ -72,11 +74,15 @@ class ExactGaussian(ExactModel):
         self._noise = _one_covariance("noise", 0.1 if noise is None else noise, len(self.projection))
         self.covariance = _assembled(self._variances, self._vectors)  # (d, d)
         self.noise = _assembled(*self._noise)  # (m, m)
+        self.factors = (Factor("sign", ("negative", "positive")),)
         self.mean = centre[0]
         self.shape = (width,)
         self.sigma_range = (1e-3, 1e4)
         self._dtype = torch.float32
         self._component = SharedCovariance(*map(torch.from_numpy, (centre, self._variances, self._vectors)))
+        # The functional of `sign`, and the same in the eigenbasis of Σ, where posteriors are diagonal.
+        self._functional = torch.from_numpy(self.projection[0])
+        self._rotated = torch.from_numpy(self.projection[0] @ self._vectors)
 
     @cached_property
     def _gain(self) -> Array:
@@ -94,7 +100,7 @@ class ExactGaussian(ExactModel):
         return values.clip(0), vectors
 
     def bind(self, dataset: Dataset, codec: Codec | None = None) -> None:
-        """Check that `dataset` has this Gaussian's shape and no factors."""
+        """Check that `dataset` has this Gaussian's shape and factor."""
         check_bound(self, dataset)
 
     def load(self, device: str = "cpu", dtype: str = "float32") -> None:
@@ -103,13 +109,23 @@ class ExactGaussian(ExactModel):
 
         self._dtype = torch.float64 if dtype == "float64" else torch.float32
         self._component = self._component.to(device)
+        self._functional, self._rotated = self._functional.to(device), self._rotated.to(device)
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        """E[x0 | x], the Wiener filter: (B, d), dtype and device of `x`. Labels, if any, are (B, 0)."""
-        check_query(self.name, self.shape, x, sigma)
-        check_labels(self.name, self.factors, labels, x)
-        level = sigma.double()[:, None]
-        return self._component.mean(x.double(), level, level.new_ones(len(level), 1)).to(x.dtype)
+        """E[x0 | x], the Wiener filter, or E[x0 | x, sign]: (B, d), dtype and device of `x`.
+
+        Labels (B, 1), -1 = null. Knowing the sign moves the mean by V c / s times the inverse Mills ratio of
+        ±t, where V is the posterior covariance, s² = cᵀ V c and t = c·(E[x0 | x] - mean) / s.
+        """
+        import torch
+
+        labels = check_labels(self.name, self.factors, labels, x)
+        mean, level, spread, t = self._functional_posterior(x, sigma)
+        side = torch.where(labels[:, 0] == 0, -1.0, labels[:, 0].clamp(min=0).double())  # -1, +1, null = 0
+        log_mills = -(t**2) / 2 - math.log(2 * math.pi) / 2 - torch.special.log_ndtr(side * t)
+        shift = (self._component.posterior_variances(level) * self._rotated) @ self._component.rotation.T
+        moved: torch.Tensor = mean + (side * log_mills.exp() / spread)[:, None] * shift
+        return moved.to(x.dtype)
 
     def denoise_given(self, x: torch.Tensor, sigma: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
         """E[x0 | x, phi]: x (B, d), sigma (B,), phi (B, m) => (B, d)."""
@@ -129,9 +145,13 @@ class ExactGaussian(ExactModel):
         return (centre + (((x.double() - centre) @ vectors) * ratio) @ vectors.T).to(x.dtype)
 
     def posterior(self, x: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
-        """No discrete factor: an empty mapping."""
-        check_query(self.name, self.shape, x, sigma)
-        return {}
+        """p(sign | x) = Φ(±t), see `denoise`: {"sign": (B, 2)}, in the dtype of `x`."""
+        import torch
+
+        *_, t = self._functional_posterior(x, sigma)
+        # Through the logarithm: torch's Φ itself is 1 - Φ(-t) in the tail.
+        p = torch.special.log_ndtr(torch.stack([-t, t], dim=1)).exp()
+        return {"sign": p.to(x.dtype)}
 
     def sample_posterior(
         self, x: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator | None = None
@@ -144,14 +164,14 @@ class ExactGaussian(ExactModel):
         return draw.to(x.dtype)
 
     def prior(self) -> dict[str, torch.Tensor]:
-        """No discrete factor: an empty mapping."""
-        return {}
+        """p(sign) = (1/2, 1/2)."""
+        return {"sign": self._functional.new_full((2,), 0.5)}
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """`n` draws: x0 (n, d) and labels (n, 0) int64."""
+        """`n` draws: x0 (n, d) and labels (n, 1) int64."""
         z = normal((n, *self.shape), self._component.device, generator)
-        labels = z.new_zeros(n, 0).long()
-        return self._component.prior_draw(z.new_zeros(n).long(), z).to(self._dtype), labels
+        x0 = self._component.prior_draw(z.new_zeros(n).long(), z)
+        return x0.to(self._dtype), self._project(x0).ge(0).long()[:, None]
 
     def observe(self, x0: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """phi = C x0 + n with fresh noise n: x0 (B, d) => (B, m), dtype of `x0`."""
@@ -196,6 +216,20 @@ class ExactGaussian(ExactModel):
         spectrum = level * ratio * (1 + ratio)  # (…, d)
         uniform = self._vectors.sum(0) ** 2
         return np.asarray((spectrum @ uniform) / spectrum.sum(-1)).reshape(np.shape(sigma))
+
+    def _project(self, x0: torch.Tensor) -> torch.Tensor:
+        """c·(x0 - mean): (B, d) => (B,)."""
+        return (x0 - self._component.means[0]) @ self._functional
+
+    def _functional_posterior(
+        self, x: torch.Tensor, sigma: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """E[x0 | x] (B, d), sigma (B, 1), and of c·(x0 - mean) given x: deviation s (B,), mean over s (B,)."""
+        check_query(self.name, self.shape, x, sigma)
+        level = sigma.double()[:, None]
+        mean = self._component.mean(x.double(), level, level.new_ones(len(level), 1))
+        spread = (self._component.posterior_variances(level) @ self._rotated**2).sqrt()
+        return mean, level, spread, self._project(mean) / spread
 
     def fingerprint(self) -> str:
         """Digest of mean, covariance, projection and noise."""

@@ -37,40 +37,44 @@ class SharedCovariance:
     """Components m_k (K, d) with one covariance: eigenvalues (d,), eigenvectors (d, d) in columns."""
 
     def __init__(self, means: torch.Tensor, variances: torch.Tensor, rotation: torch.Tensor) -> None:
-        self._means, self._variances, self._rotation = means, variances, rotation
+        self.means, self.variances, self.rotation = means, variances, rotation
         self._rotated = means @ rotation  # means in the eigenbasis, where everything below happens
 
     @property
     def device(self) -> torch.device:
         """Where the tensors live."""
-        return self._means.device
+        return self.means.device
+
+    def posterior_variances(self, sigma: torch.Tensor) -> torch.Tensor:
+        """Variances (b, d) of x0 given x and its component, along the eigenvectors; sigma (b, 1)."""
+        return self.variances * sigma**2 / (self.variances + sigma**2)
 
     def log_likelihood(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """See `Components`. The quadratic and the determinant in x alone are common to a row."""
-        precision = 1 / (self._variances + sigma**2)  # (b, d)
-        cross = (x @ self._rotation * precision) @ self._rotated.T
+        precision = 1 / (self.variances + sigma**2)  # (b, d)
+        cross = (x @ self.rotation * precision) @ self._rotated.T
         return cross - precision @ (self._rotated**2).T / 2
 
     def mean(self, x: torch.Tensor, sigma: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """See `Components`."""
-        return self._posterior_mean(x, sigma, weights @ self._rotated) @ self._rotation.T
+        return self._posterior_mean(x, sigma, weights @ self._rotated) @ self.rotation.T
 
     def draw(self, x: torch.Tensor, sigma: torch.Tensor, k: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """See `Components`."""
-        spread = sigma * (self._variances / (self._variances + sigma**2)).sqrt()
-        return (self._posterior_mean(x, sigma, self._rotated[k]) + spread * z) @ self._rotation.T
+        deviation = self.posterior_variances(sigma).sqrt() * z
+        return (self._posterior_mean(x, sigma, self._rotated[k]) + deviation) @ self.rotation.T
 
     def prior_draw(self, k: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """See `Components`."""
-        return self._means[k] + (self._variances.sqrt() * z) @ self._rotation.T
+        return self.means[k] + (self.variances.sqrt() * z) @ self.rotation.T
 
     def to(self, device: str) -> SharedCovariance:
         """See `Components`."""
-        return SharedCovariance(self._means.to(device), self._variances.to(device), self._rotation.to(device))
+        return SharedCovariance(self.means.to(device), self.variances.to(device), self.rotation.to(device))
 
     def _posterior_mean(self, x: torch.Tensor, sigma: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-        ratio = self._variances / (self._variances + sigma**2)
-        return centre + ratio * (x @ self._rotation - centre)
+        ratio = self.variances / (self.variances + sigma**2)
+        return centre + ratio * (x @ self.rotation - centre)
 
 
 class OwnCovariances:
