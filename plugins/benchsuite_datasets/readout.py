@@ -65,7 +65,8 @@ class CnnReadout(Readout):
             record = json.loads((path / RECORD).read_text(encoding="utf-8"))
             if record["schema"] != SCHEMA:
                 raise DataError(f"{path / RECORD}: schema {record['schema']}, this version reads {SCHEMA}")
-            judge = cls.build(record)
+            with torch.random.fork_rng(devices=[]):  # initial weights are overwritten: leave no trace of them
+                judge = cls.build(record)
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path / RECORD} is not a readout record: {error!r}") from error
         try:
