@@ -179,6 +179,7 @@ def test_ring_covariance_has_the_asked_spectrum() -> None:
         ({"mean": [0.0, 1.0], "covariance": [[1.0, 2.0], [2.0, 1.0]]}, "eigenvalue is -1"),
         ({"mean": [0.0, 1.0], "covariance": np.eye(3)}, r"covariance must be a number or.*\(2, 2\), got \(3, 3\)"),
         ({"mean": [0.0, 1.0], "projection": [[1.0]]}, r"projection must have shape \(m, 2\), got \(1, 1\)"),
+        ({"mean": [0.0, 1.0], "projection": [[0.0, 0.0]]}, "first row of projection is 0"),
         ({"mean": [0.0, 1.0], "noise": -1.0}, "positive definite, got a variance of -1"),
         ({"covariance": 1.0}, "give mean"),
         ({"mean": [0.0], "dim": 3}, "cannot go with a given mean"),

@@ -71,6 +71,8 @@ class ExactGaussian(ExactModel):
         self.projection = check_means([np.eye(width)[0]] if projection is None else projection)  # (m, d)
         if self.projection.shape[1] != width:
             raise UsageError(f"projection must have shape (m, {width}), got {self.projection.shape}")
+        if not self.projection[0].any():
+            raise UsageError("the first row of projection is 0, so the factor sign has no values")
         self._noise = _one_covariance("noise", 0.1 if noise is None else noise, len(self.projection))
         self.covariance = _assembled(self._variances, self._vectors)  # (d, d)
         self.noise = _assembled(*self._noise)  # (m, m)
