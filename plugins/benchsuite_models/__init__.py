@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from benchsuite import DiffusionModel, hookimpl
+from benchsuite import DiffusionModel, Recipe, hookimpl
+from benchsuite_models.ddpm import DDPM
 from benchsuite_models.empirical_bayes import EmpiricalBayes
 from benchsuite_models.exact_gaussian import ExactGaussian
 from benchsuite_models.exact_mixture import ExactMixture
 from benchsuite_models.exact_rhm import ExactRHM
+from benchsuite_models.latent_diffusion import LatentDiffusion
+from benchsuite_models.recipes import DDPMDigits, LatentDiffusionDigits, ScoreSDEDigits
+from benchsuite_models.score_sde import ScoreSDE
 
 
 @hookimpl
 def benchsuite_models() -> list[type[DiffusionModel]]:
     """Model classes of this package."""
     return [
+        DDPM,
         EmpiricalBayes,
         ExactGaussian,
         ExactMixture,
         ExactRHM,
+        LatentDiffusion,
+        ScoreSDE,
+    ]
+
+
+@hookimpl
+def benchsuite_recipes() -> list[type[Recipe]]:
+    """Training recipes of this package."""
+    return [
+        DDPMDigits,
+        LatentDiffusionDigits,
+        ScoreSDEDigits,
     ]

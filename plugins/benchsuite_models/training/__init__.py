@@ -1,0 +1,1 @@
+"""Training of small reference models. Import nothing from here at plugin discovery: it needs torch."""

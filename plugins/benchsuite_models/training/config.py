@@ -1,0 +1,65 @@
+"""What a training recipe is made of: small frozen values, written as they are beside the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """One run of AdamW with warm-up, cosine decay to zero, clipping and an exponential moving average."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    warm_up: int = 100  #: steps
+    clip: float = 1.0  #: largest gradient norm
+    ema: float = 0.999  #: decay per step, reached by a ramp
+    checkpoint_every: int = 200  #: steps
+
+
+@dataclass(frozen=True)
+class UNet:
+    """Shape of a UNet2DModel: one resolution per width, attention at every resolution but the first."""
+
+    widths: tuple[int, ...]
+    layers: int = 1
+    groups: int = 8  #: of the group norms
+    head: int = 16  #: width of an attention head
+    attention_first: bool = False  #: attention at the first resolution too
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Which noise levels are trained: half uniform in log-SNR on [low, high], half normal around `centre`."""
+
+    low: float
+    high: float
+    centre: float = 0.0
+    width: float = 2.0
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """Shape and objective of an AutoencoderKL: mean squared error + `kl` times the divergence per pixel."""
+
+    widths: tuple[int, ...]
+    latent_channels: int
+    layers: int
+    groups: int
+    kl: float
+    optimisation: Optimisation
+
+
+@dataclass(frozen=True)
+class DiffusionRecipe:
+    """Everything that decides a trained model, but data, seed and versions."""
+
+    family: Literal["ddpm", "score-sde", "latent-diffusion"]
+    dataset: str  #: command-line spec
+    unet: UNet
+    noise: Noise
+    optimisation: Optimisation
+    autoencoder: Autoencoder | None = None

@@ -1,0 +1,304 @@
+"""Training recipes: what they leave behind, that interruption changes nothing, and what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchsuite_models.conditioning import Conditioning
+from benchsuite_models.ddpm import DDPM
+from benchsuite_models.latent_diffusion import LatentDiffusion
+from benchsuite_models.process import DataRange, VarianceExploding
+from benchsuite_models.recipes import DDPMDigits, LatentDiffusionDigits, ScoreSDEDigits
+from benchsuite_models.score_sde import ScoreSDE
+from benchsuite_models.training.config import Autoencoder, DiffusionRecipe, Noise, Optimisation, UNet
+from benchsuite_models.training.diffusion import Denoiser, draw_log_snr, drop_labels, held_out_losses, paired_loss
+from benchsuite_models.training.loop import fit, generator_of
+from benchsuite_models.training.run import train_diffusion
+from diffusers_factory import Images
+from safetensors.torch import load_file
+
+from benchsuite import BenchsuiteError, Dataset, DiffusionModel, UsageError
+
+STEPS = 6
+OPTIMISATION = Optimisation(steps=STEPS, batch=8, learning_rate=1e-3, warm_up=2, checkpoint_every=2)
+UNET = UNet(widths=(8, 16), groups=4, head=8)
+NOISE = Noise(-6.0, 6.0)
+RECIPES = {
+    "ddpm": DiffusionRecipe("ddpm", "images", UNET, NOISE, OPTIMISATION),
+    "score-sde": DiffusionRecipe("score-sde", "images", UNET, NOISE, OPTIMISATION),
+    "latent-diffusion": DiffusionRecipe(
+        "latent-diffusion",
+        "images",
+        UNET,
+        NOISE,
+        OPTIMISATION,
+        Autoencoder((8, 8), latent_channels=2, layers=1, groups=4, kl=1e-3, optimisation=OPTIMISATION),
+    ),
+}
+ADAPTERS: dict[str, type[DiffusionModel]] = {
+    "ddpm": DDPM,
+    "score-sde": ScoreSDE,
+    "latent-diffusion": LatentDiffusion,
+}
+
+
+class Interrupted(Exception):
+    pass
+
+
+def all_of(items: Iterable[int], description: str, total: int) -> Iterable[int]:
+    return items
+
+
+def stop_after(steps: int) -> Callable[..., Iterator[int]]:
+    """A progress bar during which the power fails."""
+    done = 0
+
+    def track(items: Iterable[int], description: str, total: int) -> Iterator[int]:
+        nonlocal done
+        for item in items:
+            if done == steps:
+                raise Interrupted
+            done += 1
+            yield item
+
+    return track
+
+
+def train(
+    family: str,
+    out: Path,
+    track: Callable[..., Any] = all_of,
+    seed: int = 0,
+    steps: int | None = None,
+    factors: int = 1,
+) -> dict[str, Any]:
+    def datasets(spec: str) -> Dataset:
+        assert spec == "images"
+        return Images(factors=factors)
+
+    return train_diffusion(
+        f"{family}-images",
+        RECIPES[family],
+        out,
+        device="cpu",
+        seed=seed,
+        steps=steps,
+        datasets=datasets,
+        track=track,
+    )
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{path.parent.name if path.parent != out else ''}/{name}": value
+        for path in out.rglob("diffusion_pytorch_model.safetensors")
+        for name, value in load_file(path).items()
+    }
+
+
+@pytest.mark.parametrize("family", RECIPES)
+def test_a_recipe_leaves_a_model_that_its_adapter_opens(tmp_path: Path, family: str) -> None:
+    results = train(family, tmp_path)
+    model = ADAPTERS[family](str(tmp_path))  # type: ignore[call-arg]
+    dataset = Images()
+    model.bind(dataset)
+    model.load()
+    assert [(f.name, f.size) for f in model.factors] == [("class", 3)]
+    part = dataset.split("val")
+    x0 = model.encode(part.images)
+    sigma = torch.full((len(x0),), 0.5)
+    denoised = [model.denoise(x0 + 0.5 * torch.randn_like(x0), sigma, labels) for labels in (None, part.labels)]
+    assert all(torch.isfinite(d).all() for d in denoised)
+
+    assert not (tmp_path / "checkpoint").exists()
+    record = json.loads((tmp_path / "recipe.json").read_text())
+    assert record["results"] == results
+    assert record["recipe"] == f"{family}-images"
+    assert (record["seed"], record["config"]["optimisation"]["steps"]) == (0, STEPS)
+    assert record["data"] == dataset.fingerprint()
+    assert set(record["versions"]) == {"benchsuite", "diffusers", "python", "torch"}
+    assert results["parameters"] == sum(p.numel() for p in model.network.parameters())  # type: ignore[union-attr]
+    with (tmp_path / "loss.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, STEPS + 1))
+    with (tmp_path / "held_out.csv").open() as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    assert [rows[0]["log_snr"], rows[-1]["log_snr"]] == [NOISE.low, NOISE.high]
+    assert results["held_out_conditional"] == pytest.approx(sum(r["conditional"] for r in rows) / len(rows))
+    assert all(value.dtype == torch.float16 for value in weights(tmp_path).values())
+    if family == "latent-diffusion":
+        scale = json.loads((tmp_path / "vae" / "config.json").read_text())["scaling_factor"]
+        assert model.encode(dataset.split("train").images).std().item() == pytest.approx(1.0, abs=2e-3)
+        assert results["autoencoder"]["scaling_factor"] == scale
+
+
+@pytest.mark.parametrize(
+    ("family", "stop"), [("ddpm", 3), ("ddpm", 4), ("latent-diffusion", 3), ("latent-diffusion", 9)]
+)
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, family: str, stop: int) -> None:
+    whole = train(family, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(family, tmp_path / "parts", track=stop_after(stop))
+    assert not (tmp_path / "parts" / "recipe.json").exists()
+    taken: list[int] = []
+
+    def count(items: Iterable[int], description: str, total: int) -> Iterator[int]:
+        for item in items:
+            taken.append(item)
+            yield item
+
+    assert train(family, tmp_path / "parts", track=count) == whole
+    stages = 2 if family == "latent-diffusion" else 1
+    assert len(taken) == stages * STEPS - stop // 2 * 2  # a checkpoint every 2 steps
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (tmp_path / "whole" / "loss.csv").read_text() == (tmp_path / "parts" / "loss.csv").read_text()
+
+
+def test_a_finished_run_is_not_repeated_and_not_overwritten(tmp_path: Path) -> None:
+    results = train("ddpm", tmp_path)
+    assert train("ddpm", tmp_path, track=stop_after(0)) == results
+    with pytest.raises(UsageError, match=r"holds another model \(it differs in seed\); train elsewhere"):
+        train("ddpm", tmp_path, seed=1)
+    with pytest.raises(UsageError, match=r"differs in config"):
+        train("ddpm", tmp_path, steps=2)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train("ddpm", tmp_path, track=stop_after(3))
+    with pytest.raises(UsageError, match=r"checkpoint/unet belongs to another run \(it differs in seed\)"):
+        train("ddpm", tmp_path, seed=1)
+
+
+def test_steps_override_both_stages_in_proportion(tmp_path: Path) -> None:
+    train("latent-diffusion", tmp_path, steps=3)
+    config = json.loads((tmp_path / "recipe.json").read_text())["config"]
+    assert config["optimisation"]["steps"] == 3
+    assert config["autoencoder"]["optimisation"]["steps"] == 3
+    with pytest.raises(UsageError, match="steps=0 is not a positive number"):
+        train("ddpm", tmp_path / "none", steps=0)
+
+
+def test_several_factors(tmp_path: Path) -> None:
+    train("ddpm", tmp_path, factors=2)
+    model = DDPM(str(tmp_path))
+    model.load()
+    assert [f.size for f in model.factors] == [3, 3]
+    x = torch.zeros(2, 1, 8, 8)
+    both = model.denoise(x, torch.ones(2), torch.tensor([[1, -1], [-1, 2]]))
+    assert not torch.equal(both[0], both[1])
+
+
+def test_seed_decides_the_result(tmp_path: Path) -> None:
+    train("ddpm", tmp_path / "a", steps=1)
+    train("ddpm", tmp_path / "b", steps=1, seed=1)
+    one, other = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert not torch.equal(one["/conv_in.weight"], other["/conv_in.weight"])
+
+
+def test_divergence_is_reported(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(1, 1)
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        return layer(torch.ones(1)).sum() * (math.inf if step == 1 else 1)
+
+    with pytest.raises(BenchsuiteError, match=r"tiny: the loss is -?inf at step 1; lower the learning rate"):
+        fit(
+            layer,
+            loss,
+            OPTIMISATION,
+            seed=0,
+            checkpoint=tmp_path / "c",
+            identity={},
+            description="tiny",
+            track=all_of,
+        )
+
+
+def test_fit_minimises_and_averages(tmp_path: Path) -> None:
+    """A quadratic bowl: the average ends near the minimum, and a hard-coded batch generator is honoured."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(layer.weight, 3.0)
+    seen = []
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        seen.append(torch.rand(1, generator=generator).item())
+        return (layer.weight - 1).pow(2).sum()
+
+    config = replace(OPTIMISATION, steps=300, learning_rate=0.05, weight_decay=0.0, ema=0.9)
+    losses = fit(
+        layer, loss, config, seed=7, checkpoint=tmp_path / "c", identity={}, description="bowl", track=all_of
+    )
+    assert losses[0] == 4.0
+    assert layer.weight.item() == pytest.approx(1.0, abs=1e-2)
+    assert seen[5] == torch.rand(1, generator=generator_of(7, 5)).item()
+    assert len(set(seen)) == 300
+
+
+def test_levels_cover_the_range_and_favour_the_middle() -> None:
+    noise = Noise(-8.0, 9.0, centre=0.0, width=2.0)
+    drawn = torch.cat([draw_log_snr(128, noise, generator_of(0, step)) for step in range(50)])
+    assert drawn.min() >= -8
+    assert drawn.max() <= 9
+    # half uniform (6 / 17 of it in the middle), half normal (86.6 % of it within 1.5 standard deviations)
+    middle = (drawn.abs() < 3).float().mean().item()
+    assert middle == pytest.approx(0.5 * 6 / 17 + 0.5 * 0.8664, abs=0.01)
+    assert (drawn > 8).float().mean().item() == pytest.approx(0.5 / 17, abs=0.005)
+
+
+def test_dropped_labels_keep_all_or_one() -> None:
+    labels = torch.tensor([[1, 2, 0]]).repeat(4000, 1)
+    kept = (drop_labels(labels, generator_of(0, 0)) >= 0).sum(dim=1)
+    assert set(kept.tolist()) == {1, 3}
+    assert (kept == 3).float().mean().item() == pytest.approx(0.5, abs=0.03)
+    single = torch.tensor([[4], [2]])
+    assert torch.equal(drop_labels(single, generator_of(0, 0)), single)
+
+
+class Constant(torch.nn.Module):
+    """Score of data concentrated at `value` of its class, at 0 without one; the exact network for such data."""
+
+    def forward(self, y: torch.Tensor, sigma: torch.Tensor, index: torch.Tensor) -> Any:
+        centre = torch.tensor([-0.5, 0.5, 0.0])[index].view(-1, 1, 1, 1)
+        return type("Output", (), {"sample": (centre - y) / sigma.view(-1, 1, 1, 1) ** 2})
+
+
+def test_losses_of_a_known_denoiser() -> None:
+    """D = class value, so the conditional error is 0 and the unconditional one 0.25 / sigma²."""
+    conditioning = Conditioning.with_null_last(Images(values=2).factors)
+    denoiser = Denoiser(Constant(), VarianceExploding(0.01, 100.0), DataRange(-1.0, 1.0), conditioning)
+    labels = torch.tensor([[0], [1]] * 8)
+    items = torch.where(labels == 0, -0.5, 0.5).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
+    noise = Noise(-4.0, 4.0)
+    for row in held_out_losses(denoiser, items, labels, noise, seed=0, device=torch.device("cpu"), levels=5):
+        assert row["conditional"] == pytest.approx(0.0, abs=1e-6)
+        assert row["unconditional"] == pytest.approx(0.25 * math.exp(row["log_snr"]), rel=1e-3)
+    generator = generator_of(0, 0)
+    loss = paired_loss(denoiser, items, labels, 64, noise, generator, torch.device("cpu"))
+    again = generator_of(0, 0)
+    torch.randint(len(items), (32,), generator=again)
+    snr = draw_log_snr(32, noise, again).exp()
+    assert loss.item() == pytest.approx(0.5 * 0.25 * snr.mean().item(), rel=1e-3)  # half the rows are told
+
+
+@pytest.mark.parametrize("recipe", [DDPMDigits, ScoreSDEDigits, LatentDiffusionDigits])
+def test_digits_recipes_open_their_data_set(recipe: type[Any], tmp_path: Path) -> None:
+    """One step on images of the digits' shape, through the public class."""
+
+    def datasets(spec: str) -> Dataset:
+        assert spec == "digits"
+        return Images((1, 8, 8), values=10)
+
+    results = recipe().train(tmp_path, device="cpu", seed=0, steps=1, datasets=datasets, track=all_of)
+    assert results["parameters"] < 1.3e6
+    assert recipe.name == f"{recipe.config.family}-digits"
