@@ -123,12 +123,14 @@ def calibrate(
     case_specs: Sequence[str],
     sizes: Mapping[int, int],
     track: Callable[..., Any],
+    base: Settings = SETTINGS,
 ) -> list[Finding]:
     """Run metrics on cases.
 
     Args:
         sizes: {number of items: number of seeds}.
         track: progress over an iterable.
+        base: settings of the runs; seeds and sizes are put on top.
 
     Returns:
         One finding per metric, case, factor and size; metrics without a truth yield none.
@@ -142,7 +144,7 @@ def calibrate(
             posteriors = {case: Posteriors(_load(catalog, case))}
         reports = []
         for seed in range(seeds):
-            settings = replace(SETTINGS, seed=seed)
+            settings = replace(base, seed=seed)
             reports.append(
                 measure(
                     case, None, metrics, n=n, seed=1000 + seed, settings=settings, device="cpu", catalog=catalog
