@@ -24,19 +24,21 @@ class DataError(BenchsuiteError):
 
 
 class ImageDataset(Dataset):
-    """Labelled images held in memory. A subclass implements `read`; its readout ships under `READOUTS`.
+    """Labelled images held in memory. A subclass implements `read`; a readout may ship under `READOUTS`.
 
     Args:
         dummy_factor: if K >= 2, append a factor ``dummy`` with K values drawn independently of the image from
             the item's id. Nothing can know it from the image, so whatever a metric reports for it is bias.
+        readout: directory of a trained readout (made by `benchsuite train`) instead of the shipped one.
     """
 
-    def __init__(self, dummy_factor: int = 0) -> None:
+    def __init__(self, dummy_factor: int = 0, readout: str = "") -> None:
         if dummy_factor != 0 and dummy_factor < 2:
             raise UsageError(
                 f"{self.name}: dummy_factor={dummy_factor} is not a number of values: 0 (off) or >= 2"
             )
         self.dummy_factor = dummy_factor
+        self._readout_directory = Path(readout).expanduser() if readout else None
         self._splits: dict[str, Split] | None = None
         self._fingerprint: str | None = None
         self._readout: Readout | None = None
@@ -46,7 +48,9 @@ class ImageDataset(Dataset):
         """Factors and the splits "train", "val", "test", without the dummy factor."""
 
     def readout_path(self) -> Path | None:
-        """Directory of the trained readout, or None if there is none."""
+        """Directory of the trained readout: the one asked for, else the shipped one, else None."""
+        if self._readout_directory is not None:
+            return self._readout_directory
         path = READOUTS / self.name
         return path if path.is_dir() else None
 
@@ -83,6 +87,7 @@ class ImageDataset(Dataset):
         data, else measured here. The dummy factor is not judged.
 
         Raises:
+            MissingDataError: the directory asked for has no readout.
             UsageError: the readout knows other factors or another image shape.
             DataError: its files cannot be read.
         """

@@ -31,7 +31,7 @@ class ImageFolder(ImageDataset):
         path: the folder.
         size: side of the images in pixels.
         color: "rgb" (3 channels) or "gray" (1).
-        readout: directory of a trained readout (``benchsuite train image-readout:…``); none if empty.
+        readout: directory of a trained readout (``benchsuite train image-readout:…``); none ships.
         dummy_factor: see `ImageDataset`.
     """
 
@@ -40,7 +40,7 @@ class ImageFolder(ImageDataset):
     def __init__(
         self, path: str, size: int = 64, color: str = "rgb", readout: str = "", dummy_factor: int = 0
     ) -> None:
-        super().__init__(dummy_factor)
+        super().__init__(dummy_factor, readout)
         if size < 4:
             raise UsageError(f"{self.name}: size={size} is not a side in pixels; it must be at least 4")
         if color not in MODES:
@@ -48,11 +48,6 @@ class ImageFolder(ImageDataset):
         self.path = Path(path).expanduser()
         self.size = size
         self.color = color
-        self._readout_directory = Path(readout).expanduser() if readout else None
-
-    def readout_path(self) -> Path | None:
-        """The directory given as `readout`, if any."""
-        return self._readout_directory
 
     def read(self) -> tuple[tuple[Factor, ...], dict[str, Split]]:
         """See `ImageDataset.read`.
