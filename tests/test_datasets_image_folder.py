@@ -164,6 +164,8 @@ def test_deep_pixels_are_refused_rather_than_clipped(tmp_path):
 
 
 def test_options_out_of_range():
+    with refused("image-folder needs a folder: image-folder:PATH", UsageError):
+        ImageFolder()
     with refused("image-folder: size=2 is not a side in pixels", UsageError):
         ImageFolder("x", size=2)
     with refused("image-folder: color='grey' is unknown; known: rgb, gray", UsageError):

@@ -197,6 +197,8 @@ def test_recipes_name_their_data():
     assert MNISTReadout("some/dir").spec == "mnist:some/dir"
     assert FashionMNISTReadout("d", source="a friend").source == "a friend"
     assert ImageReadout("image-folder:p;size=32").spec == "image-folder:p,size=32"
+    with pytest.raises(UsageError, match="image-readout needs a data set: image-readout:DATASET"):
+        ImageReadout()
 
 
 def test_a_folder_of_images_gets_a_readout_of_its_own(tmp_path):

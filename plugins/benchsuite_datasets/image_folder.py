@@ -38,9 +38,11 @@ class ImageFolder(ImageDataset):
     name = "image-folder"
 
     def __init__(
-        self, path: str, size: int = 64, color: str = "rgb", readout: str = "", dummy_factor: int = 0
+        self, path: str = "", size: int = 64, color: str = "rgb", readout: str = "", dummy_factor: int = 0
     ) -> None:
         super().__init__(dummy_factor, readout)
+        if not path:
+            raise UsageError(f"{self.name} needs a folder: {self.name}:PATH")
         if size < 4:
             raise UsageError(f"{self.name}: size={size} is not a side in pixels; it must be at least 4")
         if color not in MODES:

@@ -118,7 +118,9 @@ class ImageReadout(ReadoutRecipe):
     name = "image-readout"
     summary = "classifier of any data set: image-readout:DATASET"
 
-    def __init__(self, dataset: str, batch: int = 64, shift: int = 2, flip: bool = False) -> None:
+    def __init__(self, dataset: str = "", batch: int = 64, shift: int = 2, flip: bool = False) -> None:
+        if not dataset:
+            raise UsageError(f"{self.name} needs a data set: {self.name}:DATASET")
         self.spec = self.source = dataset.replace(";", ",")
         self.batch, self.shift, self.flip = batch, shift, flip
 
