@@ -124,21 +124,25 @@ def noise_sweep(
     columns: dict[str, list[FloatArray]] = {}
     taps: dict[str, list[FloatArray]] = {}
     groups = [(role, group) for role, group in probe.items() if request.taps]
+    keys = {
+        role: item_keys(seed, dataset, "noise_sweep", group.ids, group.x.device)
+        for role, group in [("test", items), *groups]
+    }
     for t in used:
         sigma, level = float(sigma_from_log_snr(grid[t])), level_number(float(grid[t]))
         rows: dict[str, list[FloatArray]] = {}
         seen: list[dict[str, FloatArray]] = []
         for draw in range(draws):
             keep = t in tapped and draw == 0
-            values, pooled = sweep.run(items, sigma, level, draw, conditions, keep, seed, dataset)
+            values, pooled = sweep.run(items, keys["test"], sigma, level, draw, conditions, keep)
             for name, value in values.items():
                 rows.setdefault(name, []).append(value)
             seen += [pooled] if keep else []
         for name, parts in rows.items():
             columns.setdefault(name, []).append(np.concatenate(parts))
         if t in tapped:
-            for _, group in groups:
-                seen.append(sweep.run(group, sigma, level, 0, {}, True, seed, dataset)[1])
+            for role, group in groups:
+                seen.append(sweep.run(group, keys[role], sigma, level, 0, {}, True)[1])
             for name in seen[0]:
                 taps.setdefault(name, []).append(np.concatenate([part[name] for part in seen]))
     everyone = [("test", items), *groups] if request.taps else []
@@ -169,16 +173,14 @@ class _Sweep:
     def run(
         self,
         items: Items,
+        keys: torch.Tensor,
         sigma: float,
         level: int,
         draw: int,
         conditions: Conditions,
         keep_taps: bool,
-        seed: int,
-        dataset: str,
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
         """Errors and posteriors (N, …) and, if asked for, taps (N, D) of `items` at one level and draw."""
-        keys = item_keys(seed, dataset, "noise_sweep", items.ids, items.x.device)
         given = {head: condition_on(self.model, items, factors) for head, factors in conditions.items()}
         values: dict[str, list[torch.Tensor]] = {}
         pooled: dict[str, list[torch.Tensor]] = {}
