@@ -253,6 +253,38 @@ def calibrate(
 
 
 @app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="Spec of a model, metric or data set, or a sampling method.")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Data set that a model is bound to; default: digits, or none if it has its own."),
+    ] = None,
+    device: Device = "cpu",
+    json_: Annotated[bool, typer.Option("--json", help="Print the results to standard output.")] = False,
+) -> None:
+    """Hold one plugin to its contract by named checks; exit 3 if one fails. From Python: benchsuite.testing."""
+    from benchsuite.discovery import discover
+
+    catalog = discover()
+    console = _console(stderr=json_)
+    _warn(console, catalog)
+
+    from benchsuite.api import resolve_device
+    from benchsuite.report.checks import render
+    from benchsuite.testing.named import check_named
+
+    results = check_named(name, catalog, dataset, resolve_device(device))
+    if json_:
+        import json
+
+        print(json.dumps([vars(result) | {"ok": result.ok} for result in results], indent=1))
+    else:
+        render(results, console)
+    if not all(result.ok for result in results):
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+@app.command()
 def doctor() -> None:
     """Check the installation: versions, plugins, device, data; exit 3 if something is broken."""
     from benchsuite.doctor import examine

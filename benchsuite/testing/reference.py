@@ -1,0 +1,85 @@
+"""The case that metrics are checked on: a small Gaussian mixture, written here so that the kit needs no plugin."""
+
+from __future__ import annotations
+
+import torch
+
+from benchsuite.contracts import ExactModel, Factor, fingerprint_state
+from benchsuite.errors import UsageError
+
+#: transition of the class near log-SNR 0
+SCALE, STD, DUMMY = 1.5, 0.3, 2
+WEIGHTS = (0.3, 0.3, 0.2, 0.2)
+
+
+class ReferenceMixture(ExactModel):
+    """Four Gaussians at the corners of a simplex, x (4,), with unequal weights.
+
+    Factors: ``class``, which corner; ``dummy``, a coin tossed independently of x, about which nothing can be
+    known.
+    """
+
+    name = "reference-mixture"
+    own_data = True
+
+    def __init__(self) -> None:
+        size = len(WEIGHTS)
+        self.shape, self.sigma_range = (size,), (1e-3, 1e4)
+        self.factors = (
+            Factor("class", tuple(str(k) for k in range(size))),
+            Factor("dummy", tuple(str(k) for k in range(DUMMY))),
+        )
+        self._means = SCALE * torch.eye(size, dtype=torch.float64)
+        self._weights = torch.tensor(WEIGHTS, dtype=torch.float64)
+
+    def load(self, device: str = "cpu", dtype: str = "float32") -> None:
+        """Move to `device`; the arithmetic is float64."""
+        self._means, self._weights = self._means.to(device), self._weights.to(device)
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """See `DiffusionModel.denoise`."""
+        shrink = STD**2 / (STD**2 + sigma.double()[:, None] ** 2)
+        centre = self._p(x, sigma, labels) @ self._means
+        return (centre + shrink * (x.double() - centre)).to(x.dtype)
+
+    def posterior(self, x: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
+        """See `ExactModel.posterior`."""
+        p = self._p(x, sigma, None)
+        return {"class": p.to(x.dtype), "dummy": x.new_full((len(x), DUMMY), 1 / DUMMY)}
+
+    def sample_posterior(
+        self, x: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """See `ExactModel.sample_posterior`."""
+        ratio = STD**2 / (STD**2 + sigma.double()[:, None] ** 2)
+        k = torch.multinomial(self._p(x, sigma, None), 1, generator=generator)[:, 0]
+        z = torch.randn(x.shape, dtype=torch.float64, generator=generator)
+        centre = self._means[k] + ratio * (x.double() - self._means[k])
+        return (centre + sigma.double()[:, None] * ratio.sqrt() * z).to(x.dtype)
+
+    def prior(self) -> dict[str, torch.Tensor]:
+        """See `ExactModel.prior`."""
+        return {"class": self._weights, "dummy": self._weights.new_full((DUMMY,), 1 / DUMMY)}
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `ExactModel.sample`."""
+        k = torch.multinomial(self._weights, n, replacement=True, generator=generator)
+        coin = torch.randint(DUMMY, (n,), generator=generator)
+        x0 = self._means[k] + STD * torch.randn(n, *self.shape, dtype=torch.float64, generator=generator)
+        return x0.float(), torch.stack([k, coin], dim=1)
+
+    def fingerprint(self) -> str:
+        """Digest of means, weights and width."""
+        return fingerprint_state({"means": self._means, "weights": self._weights, "std": STD})
+
+    def _p(self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+        """p(corner | x, labels): (B, 4) float64."""
+        variance = STD**2 + sigma.double()[:, None] ** 2
+        logits = self._weights.log() - torch.cdist(x.double(), self._means).square() / (2 * variance)
+        if labels is not None:
+            sizes = torch.tensor([len(self._weights), DUMMY], device=x.device)
+            if bool(((labels < -1) | (labels >= sizes)).any()):
+                raise UsageError(f"{self.name}: labels {labels.tolist()} leave -1 … {(sizes - 1).tolist()}")
+            other = torch.arange(len(self._weights), device=x.device) != labels[:, :1]
+            logits = logits.masked_fill(other & (labels[:, :1] >= 0), -float("inf"))
+        return logits.softmax(1)
