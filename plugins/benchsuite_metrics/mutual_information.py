@@ -32,7 +32,7 @@ def cumulative_information(rate: FloatArray, log_snr: FloatArray) -> FloatArray:
         rate at the lowest level; above it, the trapezoidal rule with its end correction h²/12 f' (fourth order:
         at low SNR, where items hardly differ, the plain rule's bias would exceed the sampling error).
     """
-    h, slope = np.diff(log_snr), np.gradient(rate, log_snr, axis=-1, edge_order=min(2, len(log_snr) - 1))
+    h, slope = np.diff(log_snr), np.gradient(rate, log_snr, axis=-1, edge_order=2 if len(log_snr) > 2 else 1)
     steps = h * (rate[..., 1:] + rate[..., :-1]) / 2 - h**2 / 12 * np.diff(slope, axis=-1)
     residual = rate[..., :1]
     return np.concatenate([residual, residual + np.cumsum(steps, axis=-1)], axis=-1)
