@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -61,11 +62,18 @@ def cluster_means(per_item: FloatArray, items: Sequence[str]) -> tuple[FloatArra
 
 def resampling_weights(items: Sequence[str], replicates: int, seed: int) -> FloatArray:
     """Bootstrap weights (R, N) that sum to 1 per row; a function of the set of ids and the seed only."""
+    return _weights(tuple(items), replicates, seed)
+
+
+@lru_cache(maxsize=2)  # all curves of a data set are resampled alike, and drawing takes longer than averaging
+def _weights(items: tuple[str, ...], replicates: int, seed: int) -> FloatArray:
     from benchsuite.randomness import stream_key
 
     rng = np.random.default_rng(stream_key("bootstrap", seed, *items))
     n = len(items)
-    return rng.multinomial(n, np.full(n, 1 / n), size=replicates) / n
+    weights: FloatArray = rng.multinomial(n, np.full(n, 1 / n), size=replicates) / n
+    weights.flags.writeable = False
+    return weights
 
 
 def summarise(curve: Curve, *, replicates: int, seed: int) -> Summary:
