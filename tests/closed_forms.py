@@ -42,9 +42,9 @@ def simplex(classes: int, c: float) -> tuple[float, float]:
 
     which are one-dimensional integrals over ln t.
     """
-    z, w = gauss(200)
+    z, w = gauss(100)
     true, other = c**2 + c * z, c * z
-    log_t = np.linspace(-(c**2) - 14 * c - 40, 14 * c + 12, 8001)[:, None]
+    log_t = np.linspace(-(c**2) - 14 * c - 40, 14 * c + 12, 1201)[:, None]
     t = np.exp(log_t)
     small = {"true": np.exp(-t * np.exp(true)) @ w, "other": np.exp(-t * np.exp(other)) @ w}
     square = {
