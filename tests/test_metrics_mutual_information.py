@@ -1,0 +1,227 @@
+"""Mutual information from two heads: the integral, its forms, its flags, and models that mislead it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from benchsuite_metrics.mutual_information import MutualInformation, cumulative_information
+from benchsuite_models.exact_mixture import ExactMixture
+from closed_forms import two_gaussians
+from numpy.typing import NDArray
+from toys import SMALL, DrawnData, ToyData, Unconditional
+
+from benchsuite import DiffusionModel, NotApplicableError, Record, measure
+from benchsuite.api import Report
+from benchsuite.discovery import Catalog
+from benchsuite.plan import Settings
+from benchsuite.protocols.settings import SweepSettings
+
+Array = NDArray[np.float64]
+M, VARIANCE = 1.3, 0.16
+GRID = np.linspace(-8, 9, 69)
+
+
+# ------------------------------------------------------------------------------------------ integral
+
+
+def test_integral_of_a_linear_gaussian_channel() -> None:
+    """I = ½ ln(1 + snr) has the rate ½ snr / (1 + snr): exact at every level, from far fewer nodes than we use."""
+    for nodes, absolute, relative in ((69, 3e-4, 1e-3), (18, 0.015, 0.05)):
+        grid = np.linspace(-8, 9, nodes)
+        rate = 0.5 / (1 + np.exp(-grid))
+        found = cumulative_information(np.stack([rate, 3 * rate]), grid)
+        truth = 0.5 * np.log1p(np.exp(grid))
+        np.testing.assert_allclose(found, np.stack([truth, 3 * truth]), atol=absolute)
+        # at low SNR items hardly differ, so that a bias as small as the value itself would show
+        np.testing.assert_allclose(found[0, grid < 0], truth[grid < 0], rtol=relative)
+
+
+def test_what_lies_below_the_grid_is_added() -> None:
+    """A grid that starts late still gives the whole: below it information is proportional to the SNR."""
+    late = GRID[GRID >= -5]
+    found = cumulative_information(0.5 / (1 + np.exp(-late)), late)
+    np.testing.assert_allclose(found, 0.5 * np.log1p(np.exp(late)), atol=2e-4)
+    assert found[0] == 0.5 / (1 + np.exp(5.0))
+
+
+def test_two_levels_are_enough_to_integrate() -> None:
+    np.testing.assert_allclose(cumulative_information(np.array([1.0, 3.0]), np.array([0.0, 0.5])), [1.0, 2.0])
+
+
+# ----------------------------------------------------------------------------------- forms and flags
+
+
+def record(rates: dict[str, Array], entropy: float = np.log(2), exact: bool = False) -> Record:
+    """A sweep of one factor with given errors and gaps (M, T)."""
+    items = np.array([f"i{n}" for n in range(len(rates["gap"]))])
+    arrays = {
+        "log_snr": GRID,
+        "items": items,
+        "error/unconditional": rates["plain"],
+        "error/class": rates["given"],
+        "gap/class": rates["gap"],
+    }
+    for array in arrays.values():
+        array.flags.writeable = False
+    meta = {"heads": ["class"], "entropy": {"class": entropy}, "exact": exact, "factors": {"class": 2}}
+    return Record("noise_sweep", arrays, meta)
+
+
+def forms(made: Record) -> dict[str, Array]:
+    return {c.variant: c.per_item.mean(axis=0) for c in MutualInformation().compute({"noise_sweep": made})}
+
+
+def test_the_published_form_is_the_difference_of_errors() -> None:
+    """Rates of the linear channel: the difference of errors gives I whatever the gap between the heads says."""
+    rate = np.tile(1 / (1 + np.exp(-GRID)), (4, 1))
+    made = record({"plain": 5 + rate, "given": np.full((4, 69), 5.0), "gap": 4 * rate}, entropy=10.0)
+    found = forms(made)
+    truth = 0.5 * np.log1p(np.exp(GRID))
+    assert found.keys() == {"", "plug-in"}
+    np.testing.assert_allclose(found[""], truth, atol=1e-4)
+    np.testing.assert_allclose(found["plug-in"], 4 * truth, atol=4e-4)
+
+
+def test_on_an_exact_population_the_quietest_combination_is_published() -> None:
+    """Two unbiased forms with opposite noise: their mean has none."""
+    noise = np.random.default_rng(0).normal(size=(500, 1)) * np.ones((1, 69))
+    rate = np.tile(1 / (1 + np.exp(-GRID)), (500, 1))
+    made = record(
+        {"plain": 5 + rate + noise, "given": np.full((500, 69), 5.0), "gap": rate - noise}, 10.0, exact=True
+    )
+    curves = {c.variant: c for c in MutualInformation().compute({"noise_sweep": made})}
+    assert curves.keys() == {"", "mse-difference", "plug-in"}
+    assert curves[""].extra["form"] == "control-variate"
+    assert curves[""].per_item.std(axis=0).max() < 1e-6
+    np.testing.assert_allclose(curves[""].per_item.mean(axis=0), 0.5 * np.log1p(np.exp(GRID)), atol=1e-3)
+    # repeated ids are one item: combining must not be fooled by noise that cancels within it
+    assert curves["plug-in"].per_item.std(axis=0).max() > 0.4
+
+
+def test_a_tail_above_the_entropy_is_flagged_and_not_clipped() -> None:
+    rate = np.tile(1 / (1 + np.exp(-GRID)), (3, 1))
+    made = record({"plain": 5 + rate, "given": np.full((3, 69), 5.0), "gap": rate}, entropy=1.0)
+    published = next(c for c in MutualInformation().compute({"noise_sweep": made}) if not c.variant)
+    assert published.per_item.max() > 4
+    assert published.ceiling == 1.0  # onsets are taken against H, not against this maximum
+    assert published.flags == ("exceeds H by 3.50 nats at log-SNR 9.0",)
+
+
+def test_falling_information_is_flagged() -> None:
+    rate = np.where(GRID < 0, 0.2, -0.1)[None].repeat(3, axis=0)
+    made = record({"plain": 5 + rate, "given": np.full((3, 69), 5.0), "gap": np.abs(rate)}, entropy=2.0)
+    published, gap = MutualInformation().compute({"noise_sweep": made})
+    assert published.variant == ""
+    assert len(published.flags) == 1
+    assert published.flags[0].startswith("falls by 0.4")
+    assert published.flags[0].endswith("though information cannot")
+    assert gap.flags == ()
+
+
+def test_a_model_without_conditional_head() -> None:
+    made = record({name: np.zeros((2, 69)) for name in ("plain", "given", "gap")})
+    made.meta["heads"] = []
+    with pytest.raises(NotApplicableError, match="no conditional head"):
+        MutualInformation().compute({"noise_sweep": made})
+
+
+# ------------------------------------------------------------------------------- models that mislead
+
+
+class Wrapped(DiffusionModel):
+    """A perfect denoiser with a planted fault; nothing about it says that it is exact."""
+
+    name = "wrapped"
+    family = "toy"
+
+    def __init__(self, fault: str, size: float = 0.0) -> None:
+        self.inner = ExactMixture([[M, 0.0], [-M, 0.0]], covariances=VARIANCE)
+        self.fault, self.size = fault, size
+        self.shape, self.sigma_range, self.factors = (2,), (0.005, 200.0), self.inner.factors
+
+    def load(self, device: str = "cpu", dtype: str = "float32") -> None: ...
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        null = torch.full((len(x), 1), -1) if labels is None else labels
+        if self.fault == "deaf":
+            null = torch.full_like(null, -1)
+        elif self.fault == "wrong class":
+            null = torch.where(null >= 0, 1 - null, null)
+        clean = self.inner.denoise(x, sigma, null)
+        if self.fault == "disagreement":
+            # errors of power ‖e‖² = size (in noise units) in both heads, independent of each other and of x0:
+            # signs that look random in x, another pattern for each head
+            frequency = torch.where(null < 0, 7919.0, 9973.0)
+            sign = torch.where(torch.sin(frequency * x.double()) > 0, 1.0, -1.0)
+            clean = clean + sigma[:, None] * (self.size / 2) ** 0.5 * sign.to(x.dtype)
+        return clean
+
+
+@pytest.fixture(scope="module")
+def ask(first_party: Catalog) -> Callable[..., Report]:
+    settings = Settings(probe_items=4, bootstrap=200, batch=16384, sweep=SweepSettings(draws=2))
+
+    def measured(model: DiffusionModel, n: int = 3000) -> Report:
+        data = DrawnData(ExactMixture([[M, 0.0], [-M, 0.0]], covariances=VARIANCE), test=n, train=1000)
+        return measure(
+            model, data, ("mutual-information",), n=n, settings=settings, device="cpu", catalog=first_party
+        )
+
+    return measured
+
+
+def truth(log_snr: Array) -> Array:
+    return np.array([two_gaussians(M**2 / (VARIANCE + np.exp(-x)))[0] for x in log_snr])
+
+
+def test_disagreeing_heads_fool_the_plug_in_form_only(ask: Callable[..., Report]) -> None:
+    """Independent head errors of total power d² add ½ · 2 d² per unit log-SNR to the plug-in integrand: d² = 0.06
+    over 17 units and the residual is 1.08 nats of nothing. The difference of errors cancels them.
+    """
+    power = 0.06
+    report = ask(Wrapped("disagreement", power))
+    published = report.curve("mutual-information")
+    error = (published.high - published.low) / 3.92
+    np.testing.assert_array_less(np.abs(published.value - truth(published.log_snr)), 0.01 + 3 * error)
+    plug_in = report.curve("mutual-information", variant="plug-in")
+    planted = power * (plug_in.log_snr - plug_in.log_snr[0] + 1)
+    error = (plug_in.high - plug_in.low) / 3.92
+    np.testing.assert_array_less(np.abs(plug_in.value - truth(plug_in.log_snr) - planted), 0.02 + 3 * error)
+    (row,) = report.rows
+    assert [flag.partition(" nats")[0][:-5] for flag in row["flags"]] == ["plug-in: exceeds H by"]
+    half = np.interp(np.log(2) / 2, truth(published.log_snr), published.log_snr)
+    assert published.log_snr_50 == pytest.approx(half, abs=0.15)
+
+
+def test_a_head_that_ignores_its_label_has_no_information(ask: Callable[..., Report]) -> None:
+    curve = ask(Wrapped("deaf"), n=200).curve("mutual-information")
+    np.testing.assert_allclose(curve.value, 0, atol=1e-5)
+    assert curve.log_snr_50 is None
+
+
+def test_a_head_that_gets_the_wrong_label_is_flagged(ask: Callable[..., Report]) -> None:
+    """The conditional answer is the worse one: information falls, which it cannot."""
+    report = ask(Wrapped("wrong class"), n=500)
+    assert report.curve("mutual-information").value[-1] < -0.1
+    assert any("though information cannot" in flag for flag in report.rows[0]["flags"])
+
+
+def test_an_unconditional_model_is_not_applicable(first_party: Catalog) -> None:
+    report = measure(
+        Unconditional(),
+        ToyData(),
+        ("mutual-information", "class-retention"),
+        n=6,
+        settings=SMALL,
+        device="cpu",
+        catalog=first_party,
+    )
+    by_metric = {row["metric"]: row for row in report.rows}
+    assert by_metric["mutual-information"]["status"] == "not_applicable"
+    assert "no conditional head" in by_metric["mutual-information"]["reason"]
+    assert by_metric["class-retention"]["status"] == "ok"
+    with pytest.raises(KeyError, match="not_applicable: the model has no conditional head"):
+        report.curve("mutual-information")
