@@ -127,13 +127,13 @@ def _range(case: DatasetCase) -> Observation:
 
 @DATASET.add("labels-in-range", "labels lie in 0 … K-1, and every value occurs in the training split")
 def _labels(case: DatasetCase) -> Observation:
-    wrong = []
+    splits, wrong = case.splits, []
     for index, factor in enumerate(case.dataset.factors):
-        for name, part in case.splits.items():
+        for name, part in splits.items():
             column = part.labels[:, index]
             if int(column.min()) < 0 or int(column.max()) >= factor.size:
                 wrong.append(f"{factor.name} runs from {int(column.min())} to {int(column.max())} in {name}")
-        unseen = set(range(factor.size)) - set(case.splits["train"].labels[:, index].tolist())
+        unseen = set(range(factor.size)) - set(splits["train"].labels[:, index].tolist())
         if unseen:
             wrong.append(f"no training item has {factor.name} = {min(unseen)}")
     return findings(wrong, "every label among its factor's values")
@@ -194,10 +194,10 @@ def _option(case: DatasetCase) -> Observation:
 
 @DATASET.add("readout-normalised", "the readout gives probabilities (B, K) of factors of the data set")
 def _normalised(case: DatasetCase) -> Observation:
+    readout, wrong = case.readout, []
     sizes = {factor.name: factor.size for factor in case.dataset.factors}
-    wrong = []
     with torch.no_grad():
-        found = case.readout.probabilities(case.images)
+        found = readout.probabilities(case.images)
     for name, p in found.items():
         if tuple(p.shape) != (len(case.images), sizes.get(name, -1)):
             wrong.append(f"{name}: {tuple(p.shape)}")

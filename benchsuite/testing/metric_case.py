@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -21,8 +22,16 @@ from benchsuite.testing.results import Observation, Skip, findings, worst
 
 #: of every mean that is compared with its standard error: many levels and factors are looked at
 SIGMAS = 5.0
-#: items and seeds of the small calibration
-SIZES = {150: 4}
+#: items and seeds of the small calibration, and its coarser levels
+SIZES = {150: 3}
+SMALL = replace(
+    SETTINGS,
+    probe_items=512,
+    bootstrap=50,
+    sweep=replace(SETTINGS.sweep, draws=1),
+    u_turn=replace(SETTINGS.u_turn, every=2.0, steps_per_level=6, draws=1),
+    fork=replace(SETTINGS.fork, low=-4.0, items=64),
+)
 PROTOCOLS = ("noise_sweep", "u_turn", "fork")
 
 
@@ -77,6 +86,8 @@ class MetricCase:
             check_curves(self.metric, self.outcome)
         except Exception as error:
             raise Skip("curves are malformed, see well-formed") from error
+        if not all(np.isfinite(curve.per_item).all() for curve in self.outcome):
+            raise Skip("curves are not finite, see well-formed")
         return self.outcome
 
     def again(self, records: Records) -> list[Curve]:
@@ -100,7 +111,7 @@ class MetricCase:
         assert self.curves is not None
         catalog = Catalog(models={ReferenceMixture.name: ReferenceMixture})
         found = calibration.calibrate(
-            catalog, [self.metric], [ReferenceMixture.name], SIZES, lambda steps, title="": steps, SETTINGS
+            catalog, [self.metric], [ReferenceMixture.name], SIZES, lambda steps, *_: steps, SMALL
         )
         return calibration.verdicts(found, [self.metric])[0]
 

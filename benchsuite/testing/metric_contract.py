@@ -91,15 +91,17 @@ def _bounds(case: MetricCase) -> Observation:
     return worst("beyond the bounds and five standard errors", found)
 
 
-@CONTRACT.add("interval-holds-value", "the bootstrap interval of every published value holds that value")
+@CONTRACT.add("interval", "the bootstrap interval holds the value, and has width wherever items differ")
 def _interval(case: MetricCase) -> Observation:
     wrong = []
     for factor, curve in published(case.curves).items():
         summary = summarise(curve, replicates=200, seed=0)
         outside = (summary.low > summary.value + 1e-9) | (summary.high < summary.value - 1e-9)
         if outside.any():
-            wrong.append(f"{factor} at log-SNR {curve.log_snr[outside][0]:.1f}")
-    return findings(wrong, "low <= value <= high")
+            wrong.append(f"{factor} lies outside at log-SNR {curve.log_snr[outside][0]:.1f}")
+        if np.ptp(summary.value) > case.metric.tolerance and (summary.high - summary.low).max() < 1e-9:
+            wrong.append(f"{factor} has none: every item has the value of the mean")
+    return findings(wrong, "low <= value <= high, and low < high somewhere")
 
 
 @CONTRACT.add("deterministic", "the same records give the same curves")

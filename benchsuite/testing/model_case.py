@@ -15,7 +15,7 @@ from benchsuite.contracts import Dataset, DiffusionModel, ExactModel
 from benchsuite.testing.results import Skip
 
 #: rows of the checks that compare outputs, and of those that average over items
-ROWS, MANY, ITEMS = 16, 2000, 200
+ROWS, MANY, ITEMS = 16, 2000, 128
 #: float arithmetic loses digits in proportion to the largest number in it, which is sigma
 TOLERANCE = 1e-4
 
@@ -211,9 +211,12 @@ class ModelCase:
         self.ready()
         if not isinstance(self.model, ExactModel):
             raise Skip("not an exact model")
-        x0 = self.data[0]
+        x0, labels = self.data
         if len(x0) < MANY:
             raise Skip("the model cannot be sampled")
+        sizes = torch.tensor([factor.size for factor in self.model.factors], device=labels.device)
+        if labels.shape != (len(x0), len(sizes)) or bool(((labels < 0) | (labels >= sizes)).any()):
+            raise Skip("labels of samples are not valid, see samples-valid")
         few = x0[:ITEMS].double()
         noise = self.noise(few, seed=5)
         grid = np.geomspace(

@@ -27,7 +27,7 @@ SETTINGS = Settings(
     bootstrap=100,
     sweep=SweepSettings(low=-7.0, high=6.0, nodes=27, draws=2, tap_stride=8),
     u_turn=UTurnSettings(low=-6.0, high=5.0, every=1.0, steps_per_level=2, end=6.0, draws=2),
-    fork=ForkSettings(low=-6.0, high=4.0, every=2.0, steps_per_level=4, end=6.0, items=96),
+    fork=ForkSettings(low=-6.0, high=4.0, every=2.0, steps_per_level=4, end=6.0, items=64),
 )
 #: axes (rows, levels, values) of the arrays called so, or whose name starts so; see `benchsuite.protocols`
 AXES: dict[str, tuple[int | None, int | None, int | None]] = {
