@@ -136,6 +136,8 @@ class Bench:
         sections = {"noise_sweep": "sweep", "u_turn": "u_turn", "fork": "fork"}
         section = getattr(self.settings, sections[need.protocol])
         judged = self.readout is not None and not isinstance(need, NoiseSweep)
+        tapped = isinstance(need, NoiseSweep) and need.taps
+        used = self.settings.fork.items if isinstance(need, Fork) else len(self.items)
         return {
             "op": need.protocol,
             "request": asdict(need),
@@ -147,8 +149,8 @@ class Bench:
             "dataset": {"fingerprint": self.dataset.fingerprint(), "code": class_identity(type(self.dataset))},
             "exact": self.exact,
             "readout": self.readout.fingerprint() if judged and self.readout else None,
-            "items": list(self.items.ids),
-            "probe": {role: list(group.ids) for role, group in self.probe.items()},
+            "items": list(self.items.ids[:used]),
+            "probe": {role: list(group.ids) for role, group in self.probe.items() if tapped},
         }
 
     def facts(self) -> dict[str, Any]:
@@ -193,6 +195,8 @@ def _prior(model: DiffusionModel, dataset: Dataset) -> dict[str, Any]:
 
 def _joint_entropy(labels: torch.Tensor) -> float:
     """Entropy of all factors together in the training split, nats, with the Miller–Madow correction."""
+    if not labels.shape[1]:
+        return 0.0
     counts = torch.unique(labels, dim=0, return_counts=True)[1].double()
     p = counts / counts.sum()
     return float(-(p * p.log()).sum() + (len(counts) - 1) / (2 * counts.sum()))
