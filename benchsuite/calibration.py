@@ -7,8 +7,11 @@ bias, standard error and the coverage of the published intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ import torch
 from benchsuite import specs
 from benchsuite.api import measure
 from benchsuite.contracts import ExactModel, FloatArray, Metric
-from benchsuite.discovery import Catalog
+from benchsuite.discovery import Catalog, discover
 from benchsuite.errors import UsageError
 from benchsuite.noise import sigma_from_log_snr
 from benchsuite.plan import Settings
@@ -54,8 +57,7 @@ class Finding:
     seeds: int
     bias: float  #: largest |mean error| over levels, in the metric's unit
     at_log_snr: float
-    standard_error: float  #: of that mean error
-    spread: float  #: largest standard deviation over levels, between seeds
+    standard_error: float  #: of the mean error, at the level where seeds differ most
     coverage: float  #: fraction of (seed, level) whose interval holds the truth, levels where it moves
     onset_error: float | None  #: largest |error| of log_snr_50
     onset_coverage: float | None
@@ -124,6 +126,7 @@ def calibrate(
     sizes: Mapping[int, int],
     track: Callable[..., Any],
     base: Settings = SETTINGS,
+    workers: int = 1,
 ) -> list[Finding]:
     """Run metrics on cases.
 
@@ -131,39 +134,70 @@ def calibrate(
         sizes: {number of items: number of seeds}.
         track: progress over an iterable.
         base: settings of the runs; seeds and sizes are put on top.
+        workers: processes to share the runs, one thread each; 1 runs them here.
 
     Returns:
         One finding per metric, case, factor and size; metrics without a truth yield none.
     """
+    models = {case: _load(catalog, case) for case in case_specs}
+    jobs = [
+        (case, metrics, n, replace(base, seed=seed))
+        for case in case_specs
+        for n, seeds in sizes.items()
+        for seed in range(seeds)
+    ]
+    done: dict[tuple[str, int], list[list[dict[str, Any]]]] = {}
+    with _pool(workers, catalog) as run:
+        for job, rows in zip(jobs, track(run(_rows, jobs), "calibrating", len(jobs)), strict=True):
+            done.setdefault((job[0], job[2]), []).append(rows)
     findings: list[Finding] = []
-    jobs = [(case, n, seeds) for case in case_specs for n, seeds in sizes.items()]
-    steps = iter(track(range(sum(seeds for _, _, seeds in jobs)), "calibrating"))
-    posteriors: dict[str, Posteriors] = {}
-    for case, n, seeds in jobs:
-        if case not in posteriors:
-            posteriors = {case: Posteriors(_load(catalog, case))}
-        reports = []
-        for seed in range(seeds):
-            settings = replace(base, seed=seed)
-            reports.append(
-                measure(
-                    case, None, metrics, n=n, seed=1000 + seed, settings=settings, device="cpu", catalog=catalog
-                )
-            )
-            next(steps)
-        findings += _findings(reports, metrics, posteriors[case], case, n)
-    next(steps, None)  # lets the progress bar close
+    for case, model in models.items():
+        posteriors = Posteriors(model)
+        for n in sizes:
+            findings += _findings(done[case, n], metrics, posteriors, case, n)
     return findings
 
 
-def sampler_biases(catalog: Catalog, case_specs: Sequence[str], track: Callable[..., Any]) -> list[SamplerBias]:
+def sampler_biases(
+    catalog: Catalog, case_specs: Sequence[str], track: Callable[..., Any], workers: int = 1
+) -> list[SamplerBias]:
     """Bias of the reverse SDE steppers on the cases, see `benchsuite.sampler_bias`."""
-    steps = track(list(case_specs), "sampler bias", len(case_specs))
-    return [
-        bias
-        for case in steps
-        for bias in sampler_bias(_load(catalog, case), case, n=1500, spacings=(1.0, 0.5, 0.25), methods=STOCHASTIC)
-    ]
+    jobs = [(case, method) for case in case_specs for method in STOCHASTIC]
+    with _pool(workers, catalog) as run:
+        return [bias for found in track(run(_biases, jobs), "sampler bias", len(jobs)) for bias in found]
+
+
+@contextmanager
+def _pool(workers: int, catalog: Catalog) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` whose function also gets the catalog: in this process, or in several that discover their own."""
+    if workers <= 1:
+        yield lambda function, jobs: (function(catalog, *job) for job in jobs)
+        return
+    # spawned, not forked: torch's threads do not survive a fork
+    with ProcessPoolExecutor(workers, get_context("spawn"), _single_thread) as pool:
+        yield lambda function, jobs: pool.map(_in_worker, [function] * len(jobs), jobs)
+
+
+def _single_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _in_worker(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
+    return function(discover(), *job)
+
+
+def _rows(
+    catalog: Catalog, case: str, metrics: Sequence[Metric], n: int, settings: Settings
+) -> list[dict[str, Any]]:
+    # items are drawn from another stream than the truth's
+    report = measure(
+        case, None, metrics, n=n, seed=1000 + settings.seed, settings=settings, device="cpu", catalog=catalog
+    )
+    return report.rows
+
+
+def _biases(catalog: Catalog, case: str, method: str) -> list[SamplerBias]:
+    return sampler_bias(_load(catalog, case), case, n=1500, spacings=(1.0, 0.5, 0.25), methods=[method])
 
 
 def verdicts(findings: Sequence[Finding], metrics: Sequence[Metric]) -> list[Verdict]:
@@ -225,15 +259,12 @@ def _load(catalog: Catalog, case: str) -> ExactModel:
 
 
 def _findings(
-    reports: Sequence[Any], metrics: Sequence[Metric], posteriors: Posteriors, case: str, n: int
+    runs: Sequence[Sequence[dict[str, Any]]], metrics: Sequence[Metric], posteriors: Posteriors, case: str, n: int
 ) -> Iterator[Finding]:
     for metric in metrics:
         for factor in posteriors.model.factors:
             rows = [
-                row
-                for report in reports
-                for row in report.rows
-                if row["metric"] == metric.name and row["factor"] == factor.name
+                row for run in runs for row in run if row["metric"] == metric.name and row["factor"] == factor.name
             ]
             bad = next((row for row in rows if row["status"] == "failed"), None)
             if bad is not None:
@@ -284,8 +315,7 @@ def _compare(
         len(rows),
         float(np.abs(mean[at])),
         float(log_snr[at]),
-        float(spread[at] / np.sqrt(len(rows))),
-        float(np.nanmax(spread)),
+        float(np.nanmax(spread) / np.sqrt(len(rows))),
         float(inside[:, moving].mean()),
         onset_error,
         onset_coverage,
@@ -295,7 +325,7 @@ def _compare(
 def _failed(metric: Metric, case: str, factor: str, n: int, seeds: int) -> Finding:
     """A metric that crashes on a case has infinite bias."""
     infinity = float("inf")
-    return Finding(metric.name, metric.version, case, factor, n, seeds, infinity, 0.0, 0.0, 0.0, 0.0, None, None)
+    return Finding(metric.name, metric.version, case, factor, n, seeds, infinity, 0.0, 0.0, 0.0, None, None)
 
 
 def _crossing(log_snr: FloatArray, truth: FloatArray, curve: Mapping[str, Any]) -> float | None:

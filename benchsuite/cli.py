@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -210,11 +211,12 @@ def calibrate(
         list[str] | None, typer.Argument(help="Metric specs; default: all that are installed.")
     ] = None,
     cases: Names = None,
-    sizes: Annotated[str, typer.Option(help="Items:seeds, separated by spaces.")] = "250:5 1000:5",
+    sizes: Annotated[str, typer.Option(help="Items:seeds, separated by spaces.")] = "250:4 1000:4",
     out: Annotated[
         Path | None, typer.Option(help="Directory that gets calibration.json; `run --out` reads it.")
     ] = None,
     samplers: Annotated[bool, typer.Option(help="Measure the bias of the reverse samplers too.")] = True,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one per core.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print the document to standard output.")] = False,
 ) -> None:
     """Hold metrics and samplers to models whose answers are known; exit 3 if a metric fails."""
@@ -225,6 +227,7 @@ def calibrate(
     names = metrics or sorted(catalog.metrics)
     built = [specs.build(catalog.get("metrics", specs.split_spec(s)[0]), "metric", s) for s in names]
     plan = _sizes(sizes)
+    workers = workers or os.cpu_count() or 1
 
     from benchsuite import calibration, calibration_files
     from benchsuite.progress import bars, tracker
@@ -236,8 +239,8 @@ def calibrate(
     chosen = list(_words(cases)) or calibration.cases(catalog)
     with bars(console) as progress:
         track = tracker(console, progress)
-        findings = calibration.calibrate(catalog, built, chosen, plan, track)
-        biases = calibration.sampler_biases(catalog, chosen, track) if samplers else []
+        findings = calibration.calibrate(catalog, built, chosen, plan, track, workers=workers)
+        biases = calibration.sampler_biases(catalog, chosen, track, workers) if samplers else []
     judged = calibration.verdicts(findings, built)
     document = calibration_files.document(findings, judged, biases)
     if out is not None:
@@ -327,7 +330,7 @@ def _request(
 
 
 def _sizes(text: str) -> dict[int, int]:
-    """``"250:5 1000:5"`` → {250: 5, 1000: 5}: items and seeds."""
+    """``"250:4 1000:4"`` → {250: 5, 1000: 5}: items and seeds."""
     try:
         sizes = {int(n): int(seeds) for n, seeds in (word.split(":") for word in text.split())}
     except ValueError:

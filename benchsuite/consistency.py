@@ -63,23 +63,28 @@ def check(curves: Curves, factors: Mapping[str, float]) -> list[Check]:
             )
         if probe and information:
             found.append(_compare("probe ≤ I", factor, "nats", probe, information, lambda p, i: p - i, bound=True))
-    parts = [
-        pair
-        for factor in factors
-        if factor != "joint" and (pair := curves.get(("mutual-information", "", factor)))
-    ]
+    names = [f for f in factors if f != "joint" and ("mutual-information", "", f) in curves]
+    parts = [curves["mutual-information", "", name] for name in names]
     joint = curves.get(("mutual-information", "", "joint"))
     if joint and len(parts) > 1:
         curve = parts[0][0]
+        # what the factors say about each other without any image; 0 if they are independent
+        shared = max(sum(factors[name] for name in names) - factors["joint"], 0.0)
         total = _Sampled(
             curve.log_snr,
             np.sum([s.value for _, s in parts], axis=0),
             np.sum([s.replicates for _, s in parts], axis=0),
         )
         found.append(
-            _compare_sampled("Σ I ≤ joint I", "joint", "nats", total, _sampled(*joint), lambda s, j: s - j, True)
+            _compare_sampled(
+                "Σ I − joint I ≤ Σ H − joint H", "joint", "nats", total, _sampled(*joint), _minus(shared), True
+            )
         )
     return found
+
+
+def _minus(shared: float) -> Callable[[FloatArray, FloatArray], FloatArray]:
+    return lambda a, b: a - b - shared
 
 
 def _sum_minus(entropy: float) -> Callable[[FloatArray, FloatArray], FloatArray]:

@@ -48,7 +48,9 @@ class OwnData(Dataset):
         for name, size in self.sizes.items():
             generator = torch.Generator().manual_seed(stream_key(self.seed, "own", name))
             x, labels = self.model.sample(size, generator)
-            self._splits[name] = Split(x.float(), labels, tuple(f"{name}/{i:07d}" for i in range(size)))
+            self._splits[name] = Split(
+                x.float().cpu(), labels.cpu(), tuple(f"{name}/{i:07d}" for i in range(size))
+            )
 
     def split(self, name: str) -> Split:
         """One of "train", "val", "test"."""
