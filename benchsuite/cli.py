@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchsuite.console import (
+    EXIT_PARTIAL,
+    Interrupted,
+    open_console,
+    require_writable,
+    say,
+    show_plan,
+    warn,
+    working,
+)
 from benchsuite.errors import BenchsuiteError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from benchsuite.discovery import Catalog
     from benchsuite.plan import Request
 
-#: exit codes: 0 all cells ok or not applicable, 1 a crash of ours, 2 usage, 3 some cells failed
-EXIT_USAGE, EXIT_PARTIAL, EXIT_INTERRUPTED = 2, 3, 130
+#: exit codes: 0 all cells ok or not applicable, 1 a crash of ours, 2 usage, 3 (EXIT_PARTIAL) some cells failed
+EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 
 app = typer.Typer(
     help="When and how latent abstractions emerge in diffusion models.",
@@ -39,10 +46,10 @@ def main() -> None:
         app()
     except UsageError as error:
         _fail(str(error), EXIT_USAGE)
+    except Interrupted as error:
+        _fail(str(error), EXIT_INTERRUPTED)
     except BenchsuiteError as error:
         _fail(str(error), EXIT_PARTIAL)
-    except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to go on from what is stored", EXIT_INTERRUPTED)
 
 
 @app.command()
@@ -74,17 +81,17 @@ def run(
 
     from benchsuite.api import carry_out, resolve_device
     from benchsuite.leaderboard import render_terminal, write_board
-    from benchsuite.progress import ConsoleReporter, bars
+    from benchsuite.progress import ConsoleReporter
     from benchsuite.store import Store
 
-    console = _console(stderr=json_)
+    console = open_console(stderr=json_)
     place = resolve_device(device)
-    _warn(console, catalog)
+    warn(console, catalog)
     if dry_run:
-        _show_plan(console, plan, place)
+        show_plan(console, plan, place)
         return
-    _writable(out)
-    with bars(console) as progress:
+    require_writable(out)
+    with working(console) as progress:
         reporter = ConsoleReporter(console, progress)
         results, _ = carry_out(plan, catalog, place, Store(out / "store"), reporter, [out])
     results["provenance"]["suite"] = request.suite
@@ -95,7 +102,7 @@ def run(
         print(json.dumps(results, indent=1, allow_nan=False))
     else:
         render_terminal(results, console)
-        console.print(f"wrote {', '.join(str(path) for path in paths)}", soft_wrap=True)
+        say(console, f"wrote {', '.join(str(path) for path in paths)}")
     if any(row["status"] not in ("ok", "not_applicable") for row in results["rows"]):
         raise typer.Exit(EXIT_PARTIAL)
 
@@ -106,6 +113,7 @@ def list_(
 ) -> None:
     """List models, metrics, data sets, recipes and suites, and plugins that failed."""
     from rich.table import Table
+    from rich.text import Text
 
     from benchsuite.discovery import discover
     from benchsuite.plan import suite_names
@@ -119,17 +127,18 @@ def list_(
         listing |= {"suites": suite_names(), "failures": [vars(failure) for failure in catalog.failures]}
         print(json.dumps(listing, indent=1))
         return
-    console = _console()
+    console = open_console()
     table = Table(box=None, pad_edge=False)
     for heading in ("kind", "name", "paper", "from"):
         table.add_column(heading)
     for kind, found in kinds.items():
         for name, cls in sorted(found.items()):
-            table.add_row(kind[:-1], name, getattr(cls, "paper", ""), catalog.origins[kind, name])
+            cells = (kind[:-1], name, getattr(cls, "paper", ""), catalog.origins[kind, name])
+            table.add_row(*map(Text, cells))
     for name in suite_names():
         table.add_row("suite", name, "", "benchsuite")
     console.print(table)
-    _warn(console, catalog)
+    warn(console, catalog)
 
 
 @app.command()
@@ -138,7 +147,7 @@ def info(name: Annotated[str, typer.Argument(help="A model, metric, data set, re
     from benchsuite.describe import describe
     from benchsuite.discovery import discover
 
-    _console().print(describe(name, discover()), markup=False, highlight=False)
+    say(open_console(), describe(name, discover()))
 
 
 @app.command()
@@ -160,18 +169,18 @@ def train(
     built = specs.build(cls, "recipe", recipe)
 
     from benchsuite.api import resolve_device
-    from benchsuite.progress import bars, tracker
+    from benchsuite.progress import tracker
 
-    console = _console()
+    console = open_console()
     folder = out or Path(cls.name)
-    _writable(folder)
+    require_writable(folder)
 
     def dataset(spec: str) -> Any:
         found = specs.build(catalog.get("datasets", specs.split_spec(spec)[0]), "data set", spec)
         found.load()
         return found
 
-    with bars(console) as progress:
+    with working(console) as progress:
         measured = built.train(
             folder,
             device=resolve_device(device),
@@ -181,8 +190,8 @@ def train(
             track=tracker(console, progress),
         )
     for key, value in measured.items():
-        console.print(f"{key}: {value}", markup=False)
-    console.print(f"wrote {folder}", markup=False)
+        say(console, f"{key}: {value}")
+    say(console, f"wrote {folder}")
 
 
 @app.command()
@@ -195,12 +204,12 @@ def leaderboard(
     """Show stored results, or write their tables and page anew."""
     from benchsuite.leaderboard import load_results, render_terminal, write_board
 
-    console = _console()
+    console = open_console()
     document = load_results(results)
     if out is not None:
-        _writable(out)
+        require_writable(out)
         for path in write_board(document, out):
-            console.print(f"wrote {path}", markup=False)
+            say(console, f"wrote {path}")
     else:
         render_terminal(document, console)
 
@@ -230,14 +239,14 @@ def calibrate(
     workers = workers or os.cpu_count() or 1
 
     from benchsuite import calibration, calibration_files
-    from benchsuite.progress import bars, tracker
+    from benchsuite.progress import tracker
     from benchsuite.report.calibration import render
 
-    console = _console(stderr=json_)
+    console = open_console(stderr=json_)
     if out is not None:
-        _writable(out)
+        require_writable(out)
     chosen = list(_words(cases)) or calibration.cases(catalog)
-    with bars(console) as progress:
+    with working(console) as progress:
         track = tracker(console, progress)
         findings = calibration.calibrate(catalog, built, chosen, plan, track, workers=workers)
         biases = calibration.sampler_biases(catalog, chosen, track, workers) if samplers else []
@@ -269,8 +278,8 @@ def check(
     from benchsuite.discovery import discover
 
     catalog = discover()
-    console = _console(stderr=json_)
-    _warn(console, catalog)
+    console = open_console(stderr=json_)
+    warn(console, catalog)
 
     from benchsuite.api import resolve_device
     from benchsuite.report.checks import render
@@ -292,11 +301,11 @@ def doctor() -> None:
     """Check the installation: versions, plugins, device, data; exit 3 if something is broken."""
     from benchsuite.doctor import examine
 
-    console = _console()
+    console = open_console()
     healthy = True
     for finding in examine():
         healthy &= finding.ok
-        console.print(f"{'ok ' if finding.ok else 'BAD'}  {finding.what}: {finding.detail}", markup=False)
+        say(console, f"{'ok ' if finding.ok else 'BAD'}  {finding.what}: {finding.detail}")
     if not healthy:
         raise typer.Exit(EXIT_PARTIAL)
 
@@ -342,54 +351,6 @@ def _sizes(text: str) -> dict[int, int]:
 
 def _words(values: list[str] | None) -> tuple[str, ...]:
     return tuple(word for value in values or () for word in value.split())
-
-
-def _show_plan(console: Console, plan: Any, device: str) -> None:
-    from rich.table import Table
-
-    from benchsuite.runner import Fault, count_passes
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "data set", "split", *plan.needs, "cells"):
-        table.add_column(heading, justify="left" if heading in ("model", "data set", "split") else "right")
-    total, broken = 0, []
-    for unit, counted in count_passes(plan, device):
-        shown = [unit.label, unit.dataset or "own data", unit.split]
-        if isinstance(counted, Fault):
-            broken.append((unit, counted))
-            table.add_row(*shown, *("-" for _ in plan.needs), counted.status)
-            continue
-        total += sum(counted.values())
-        table.add_row(*shown, *(f"{counted.get(n, 0):,}" for n in plan.needs), str(len(plan.metrics)))
-    console.print(table)
-    for unit, fault in broken:
-        console.print(f"{unit.label}: {fault.status} at {fault.stage}: {fault.reason}", markup=False)
-    console.print(f"{total:,} forward passes in all")
-    console.print(f"settings: {plan.settings}", markup=False, highlight=False)
-    if any(fault.status != "not_applicable" for _, fault in broken):
-        raise typer.Exit(EXIT_PARTIAL)
-
-
-def _console(stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr)
-
-
-def _warn(console: Console, catalog: Catalog) -> None:
-    for failure in catalog.failures:
-        console.print(f"plugin failed: {failure.plugin}: {failure.reason}", style="yellow", markup=False)
-
-
-def _writable(folder: Path) -> None:
-    """Fail before the work, not after it."""
-    import tempfile
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
 
 
 def _fail(message: str, code: int) -> None:

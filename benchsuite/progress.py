@@ -33,7 +33,7 @@ class _Rate(ProgressColumn):
 def bars(console: Console) -> Progress:
     """Progress bars in the house style."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # "oracle [latent model]" has brackets
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         _Rate(),
