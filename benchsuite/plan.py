@@ -147,7 +147,9 @@ def _units_on(
         if cls.oracle:
             references.setdefault(spec, replace(_oracle_unit(spec, cls, dataset, None, "pixels"), spec=spec))
     populations = sorted(references.values(), key=lambda unit: unit.space != "pixels")
-    return [*populations, *(replace(unit, split="test") for unit in populations), *trained]
+    # images outside the population are shown once, in pixels; a latent oracle only serves as a reference
+    held_out = [replace(unit, split="test") for unit in populations if unit.make_codec is None]
+    return [*populations, *held_out, *trained]
 
 
 def _oracle_unit(

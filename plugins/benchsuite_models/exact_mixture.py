@@ -56,6 +56,12 @@ class ExactMixture(ExactModel):
 
     name = "exact-mixture"
     own_data = True
+    cases = (
+        "preset=two-gaussians,dim=8",
+        "preset=simplex,classes=10,dim=16",
+        "preset=hierarchy,dummy=3",
+        "preset=flat",
+    )
     paper = "2402.18491"  # speciation in Gaussian mixtures, Biroli et al.
 
     def __init__(
