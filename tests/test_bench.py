@@ -1,0 +1,140 @@
+"""Which items are measured, which train probes, and what the data say about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from benchsuite_models.exact_mixture import ExactMixture
+from toys import SMALL, ToyData, ToyModel
+
+from benchsuite import NoiseSweep, UTurn
+from benchsuite.bench import Bench
+from benchsuite.own_data import ExactReadout, OwnData
+from benchsuite.plan import Settings, Unit
+
+
+def bench(split: str = "test", settings: Settings = SMALL, model: ToyModel | None = None) -> Bench:
+    data, model = ToyData(), model or ToyModel()
+    data.load()
+    model.load()
+    unit = Unit("toy", "toy", ToyModel, ToyModel, "toy-data", split, oracle=split == "train")
+    return Bench.build(model, data, unit, settings, "cpu")
+
+
+def test_items_are_a_fixed_random_part_of_the_split() -> None:
+    found = bench()
+    assert len(found.items) == 6
+    assert all(item.startswith("test/") for item in found.items.ids)
+    assert found.items.ids != tuple(f"test/{i}" for i in range(6))  # not the first ones
+    assert bench().items.ids == found.items.ids
+    assert bench(settings=replace(SMALL, seed=1)).items.ids != found.items.ids
+    # a larger limit keeps what a smaller one had
+    assert bench(settings=replace(SMALL, items=9)).items.ids[:6] == found.items.ids
+    assert len(bench(settings=replace(SMALL, items=500)).items) == 12
+
+
+def test_images_and_labels_belong_to_their_ids() -> None:
+    found = bench()
+    data = ToyData()
+    data.load()
+    part = data.split("test")
+    for row, item in enumerate(found.items.ids):
+        where = part.ids.index(item)
+        assert torch.equal(found.items.x[row], part.images[where])
+        assert torch.equal(found.items.labels[row], part.labels[where])
+
+
+def test_probes_learn_from_train_and_choose_on_val() -> None:
+    found = bench()
+    assert {role: len(items) for role, items in found.probe.items()} == {"train": 12, "val": 3}
+    assert all(item.startswith("train/") for item in found.probe["train"].ids)
+    assert all(item.startswith("val/") for item in found.probe["val"].ids)
+
+
+def test_on_its_population_an_oracles_probe_never_sees_the_evaluated_items() -> None:
+    found = bench("train")
+    groups = [set(found.items.ids), set(found.probe["train"].ids), set(found.probe["val"].ids)]
+    assert all(item.startswith("train/") for group in groups for item in group)
+    assert [len(group) for group in groups] == [6, 12, 3]
+    assert len(set.union(*groups)) == 6 + 12 + 3
+
+
+def test_every_model_gets_the_same_items() -> None:
+    assert bench(model=ToyModel(seed=4)).items.ids == bench().items.ids
+
+
+def test_encoding_is_done_once_in_batches() -> None:
+    class Encoder(ToyModel):
+        def encode(self, images: torch.Tensor) -> torch.Tensor:
+            assert len(images) <= SMALL.batch
+            return 2 * images
+
+    found, plain = bench(settings=replace(SMALL, batch=4), model=Encoder()), bench()
+    assert torch.equal(found.items.x, 2 * plain.items.x)
+    assert torch.equal(found.probe["train"].x, 2 * plain.probe["train"].x)
+
+
+def test_entropy_is_that_of_the_training_labels() -> None:
+    found = bench()
+    assert found.entropy["class"] == pytest.approx(np.log(2))
+    # the joint of all factors, with the Miller–Madow correction (values - 1) / 2 n
+    assert found.entropy["joint"] == pytest.approx(np.log(2) + 1 / 48)
+
+
+def test_what_can_be_asked_of_data_without_a_judge() -> None:
+    found = bench()
+    assert found.can(NoiseSweep())
+    assert found.can(UTurn())
+    found.readout = None
+    assert found.can(NoiseSweep())
+    assert not found.can(UTurn())
+
+
+# ------------------------------------------------------------------------- an exact model's own data
+
+
+def own(seed: int = 0) -> tuple[ExactMixture, OwnData]:
+    model = ExactMixture([[2.0, 0.0], [-2.0, 0.0], [0.0, 3.0]], [0.5, 0.25, 0.25], 0.04)
+    model.load()
+    data = OwnData(model, {"train": 4000, "val": 30, "test": 20}, seed)
+    data.load()
+    return model, data
+
+
+def test_own_data_are_fresh_draws() -> None:
+    model, data = own()
+    assert [len(data.split(name)) for name in ("train", "val", "test")] == [4000, 30, 20]
+    assert data.factors == model.factors
+    assert data.shape == (2,)
+    train, test = data.split("train"), data.split("test")
+    assert not torch.isin(test.images, train.images).any()  # each split has its own stream
+    assert len(set(train.ids) | set(test.ids)) == 4020
+    shares = torch.bincount(train.labels[:, 0]) / 4000
+    np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=4 * np.sqrt(0.25 / 4000))
+    assert torch.equal(own()[1].split("test").images, test.images)
+    assert not torch.equal(own(1)[1].split("test").images, test.images)
+    assert own()[1].fingerprint() == data.fingerprint() != own(1)[1].fingerprint()
+
+
+def test_its_readout_is_the_models_posterior() -> None:
+    model, data = own()
+    readout = data.readout()
+    assert isinstance(readout, ExactReadout)
+    assert readout.exact
+    test = data.split("test")
+    p = readout.probabilities(test.images)["class"]
+    np.testing.assert_allclose(p.sum(dim=1), 1, rtol=1e-6)
+    assert torch.equal(p.argmax(dim=1), test.labels[:, 0])  # 10 standard deviations apart
+    assert readout.fingerprint() == model.fingerprint()
+    assert readout.to("cpu") is readout
+
+
+def test_its_entropy_is_stated_by_the_model_not_counted() -> None:
+    model, data = own()
+    unit = Unit("own", "own", ExactMixture, lambda: model, "", "test", oracle=True)
+    found = Bench.build(model, data, unit, SMALL, "cpu")
+    assert found.exact
+    assert found.entropy["class"] == pytest.approx(1.5 * np.log(2))
