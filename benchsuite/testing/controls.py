@@ -105,7 +105,7 @@ def _forget_posterior(record: Record) -> None:
     """Leave only what a model that is not exact would."""
     record.meta["exact"] = False
     for name in list(record.arrays):
-        if name.startswith("posterior/") or name == "tap/log-posterior":
+        if name.startswith(("posterior/", "spread/")) or name == "tap/log-posterior":
             del record.arrays[name]
 
 

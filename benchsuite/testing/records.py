@@ -37,6 +37,7 @@ AXES: dict[str, tuple[int | None, int | None, int | None]] = {
     "error/": (0, 1, None),
     "gap/": (0, 1, None),
     "posterior/": (0, 1, 2),
+    "spread/": (0, 1, None),
     "judged/": (0, 1, 2),
     "reference/": (0, 1, 2),
     "votes/": (0, 1, 2),

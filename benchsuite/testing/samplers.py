@@ -146,23 +146,22 @@ def _batch(case: SamplerCase) -> Observation:
     return worst("difference", found)
 
 
-@SAMPLER.add("fresh-noise", "every step has noise of its own")
+@SAMPLER.add("fresh-noise", "every step of every row has noise of its own")
 def _fresh(case: SamplerCase) -> Observation:
     case.needs_noise()
-    asked: list[int] = []
+    steps, asked = 12, list[int]()
+    noise = torch.randn(steps, 2, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
-    def noise(step: int) -> torch.Tensor:
+    def watched(step: int) -> torch.Tensor:
         asked.append(step)
-        return torch.zeros(1, 2, dtype=torch.float64)
+        return noise[step]
 
-    case.sampler(_linear, [(0, torch.ones(1, 2, dtype=torch.float64))], levels(-3, 5, 12), noise=noise)
-    missing = sorted(set(range(12)) - set(asked))
-    again = sorted({step for step in asked if asked.count(step) > 1})
-    return findings(
-        ([f"none is drawn for steps {missing}"] if missing else [])
-        + ([f"that of {again} is used again"] if again else []),
-        "one draw for each of 12 steps",
-    )
+    rows = case.sampler(_linear, [(0, torch.ones(2, 3, dtype=torch.float64))], levels(-3, 5, steps), noise=watched)
+    missing = sorted(set(range(steps)) - set(asked))
+    wrong = [f"none is drawn for steps {missing}"] if missing else []
+    wrong += [f"that of step {step} is used again" for step in sorted(set(asked)) if asked.count(step) > 1]
+    wrong += ["two rows share theirs"] if torch.allclose(rows[0], rows[1]) else []
+    return findings(wrong, f"one draw for each of {steps} steps, another one in every row")
 
 
 @SAMPLER.add("gaussian-variance", "Gaussian data come back with their variance (what is left at sigma_min less)")

@@ -16,6 +16,16 @@ class Bug:
     build: Callable[[], Any]
     caught_by: str
     also: tuple[str, ...] = ()
+    marginal: tuple[str, ...] = ()  #: it lies near their limits: they may notice it or not
+
+    @property
+    def expected(self) -> set[str]:
+        """Checks that must fail."""
+        return {self.caught_by, *self.also}
+
+    def noticed_by(self, results: Sequence[CheckResult]) -> set[str]:
+        """Checks that do, the marginal ones left out."""
+        return failed(results) - set(self.marginal)
 
 
 def failed(results: Sequence[CheckResult]) -> set[str]:

@@ -280,8 +280,8 @@ DENOISER = ("denoise-optimal", "draws-match-denoise", "heads-mixture", "orthogon
 #: limits that a grossly wrong one misses too
 LIMITS = ("denoises", "low-snr-limit", "noise-level")
 EXACT_BUGS: dict[str, Bug] = {
-    cls.__name__: Bug(cls, caught_by, also)
-    for cls, caught_by, also in [
+    cls.__name__: Bug(cls, caught_by, also, tuple(marginal))
+    for cls, caught_by, also, *marginal in [
         (
             ReversedTime,
             "noise-level",
@@ -290,12 +290,13 @@ EXACT_BUGS: dict[str, Bug] = {
         (
             CoarseTable,  # a step off rounds to the same level, so that denoise-optimal sees no slope
             "error-monotone",
-            ("draws-match-denoise", "heads-mixture", "low-snr-limit", "noise-level", "orthogonality"),
+            ("draws-match-denoise", "heads-mixture", "noise-level", "orthogonality"),
+            "low-snr-limit",
         ),
         (SigmaOffByOneStep, "denoise-optimal", DENOISER),
-        (SigmaOffEverywhere, "denoise-optimal", ("draws-spread", "orthogonality", "posterior-calibrated")),
+        (SigmaOffEverywhere, "denoise-optimal", ("orthogonality", "posterior-calibrated"), "draws-spread"),
         (ScoreSign, "denoises", (*LIMITS, "denoise-optimal", "draws-match-denoise", "orthogonality")),
-        (WrongDataRange, "high-snr-limit", ("denoises", "error-monotone", "noise-level", *DENOISER)),
+        (WrongDataRange, "high-snr-limit", ("denoises", "noise-level", *DENOISER), "error-monotone"),
         (NaNAtTheEnd, "finite", ()),
         (MutatedInput, "input-unchanged", ()),
         (BatchDependent, "batch-invariance", ("heads-mixture",)),
@@ -308,8 +309,8 @@ EXACT_BUGS: dict[str, Bug] = {
         (NullIsClassZero, "null-labels", ()),
         (LabelsClamped, "label-range", ()),
         (LabelsIgnored, "labels-used", ()),
-        (MostProbableComponent, "orthogonality", ("denoises", "low-snr-limit", *DENOISER)),
-        (Unnormalised, "posterior-normalised", ("heads-mixture", "posterior-calibrated")),
+        (MostProbableComponent, "orthogonality", ("low-snr-limit", *DENOISER), "denoises"),
+        (Unnormalised, "posterior-normalised", ("heads-mixture",), "posterior-calibrated"),
         (Overconfident, "posterior-calibrated", ("draws-match-posterior", "heads-mixture")),
         (ColumnsRolled, "posterior-calibrated", ("heads-mixture",)),
         (WrongPrior, "prior-frequencies", ()),

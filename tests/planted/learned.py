@@ -155,9 +155,9 @@ class NoSuchWeights(Healthy):
 
 
 LEARNED_BUGS: dict[str, Bug] = {
-    cls.__name__: Bug(cls, caught_by, also)
-    for cls, caught_by, also in [
-        (ReversedTable, "noise-level", ("denoises", "low-snr-limit")),
+    cls.__name__: Bug(cls, caught_by, also, tuple(marginal))
+    for cls, caught_by, also, *marginal in [
+        (ReversedTable, "noise-level", ("low-snr-limit",), "denoises"),
         (ClockReversed, "native-time", ()),
         (Unscaled, "denoises", ("low-snr-limit", "noise-level")),
         (NoiseAsScore, "low-snr-limit", ("denoises", "noise-level")),

@@ -50,6 +50,11 @@ def one_noise(denoise: Denoise, starts: Starts, sigmas: Sequence[float], *, nois
     return reverse(denoise, starts, sigmas, method="ancestral", noise=lambda i: noise(0))
 
 
+def one_row(denoise: Denoise, starts: Starts, sigmas: Sequence[float], *, noise: Noise) -> torch.Tensor:
+    """The same noise for every item: one seed, set before each of them."""
+    return reverse(denoise, starts, sigmas, method="ancestral", noise=lambda i: (z := noise(i))[:1].expand_as(z))
+
+
 def variance_for_deviation(
     x: torch.Tensor, denoised: torch.Tensor, sigma: float, sigma_next: float, z: torch.Tensor
 ) -> torch.Tensor:
@@ -100,47 +105,22 @@ def guided(denoise: Denoise, starts: Starts, sigmas: Sequence[float], *, noise: 
     return reverse(pushed, starts, sigmas, method="ancestral", noise=noise)
 
 
-ancestral = partial(reverse, method="ancestral")
+#: a step that does not keep the law of x at any size
+LAW = ("conditional-law", "empirical-order", "retention-bias")
 #: name -> (bug whose `build` gives the sampler, claimed order)
 SAMPLER_BUGS: dict[str, tuple[Bug, int]] = {
-    "ODE sold as SDE": (Bug(lambda: ode_sold_as_sde, "retention-bias", ("conditional-law", "fresh-noise")), 2),
-    "enters a step late": (Bug(lambda: enters_a_step_late, "entry-level", ("conditional-law", "fresh-noise")), 1),
-    "same noise at every step": (
-        Bug(
-            lambda: one_noise,
-            "fresh-noise",
-            ("conditional-law", "empirical-order", "gaussian-variance", "retention-bias"),
-        ),
-        1,
-    ),
-    "variance for deviation": (
-        Bug(
-            lambda: loop(variance_for_deviation),
-            "gaussian-variance",
-            ("conditional-law", "empirical-order", "retention-bias"),
-        ),
-        1,
-    ),
-    "noise forgotten": (
-        Bug(
-            lambda: loop(noise_forgotten),
-            "gaussian-variance",
-            ("conditional-law", "empirical-order", "retention-bias"),
-        ),
-        1,
-    ),
-    "drift of the ODE, noise of the SDE": (
-        Bug(lambda: loop(half_a_step), "gaussian-variance", ("conditional-law", "empirical-order")),
-        1,
-    ),
-    "works in place": (
-        Bug(lambda: loop(in_place), "input-unchanged", ("batch-invariance", "entry-level", "retention-bias")),
-        1,
-    ),
-    "noise centred over the batch": (Bug(lambda: batch_mean_removed, "batch-invariance"), 1),
-    "guidance left on": (
-        Bug(lambda: guided, "conditional-law", ("empirical-order", "gaussian-variance")),
-        1,
-    ),
-    "order 1 sold as order 2": (Bug(lambda: ancestral, "empirical-order"), 2),
+    name: (Bug(lambda sampler=sampler: sampler, caught_by, also, tuple(marginal)), order)  # type: ignore[misc]
+    for name, sampler, order, caught_by, also, *marginal in [
+        ("ODE sold as SDE", ode_sold_as_sde, 2, "retention-bias", ("conditional-law", "fresh-noise")),
+        ("enters a step late", enters_a_step_late, 1, "entry-level", ("fresh-noise",), "conditional-law"),
+        ("same noise at every step", one_noise, 1, "fresh-noise", ("gaussian-variance", *LAW)),
+        ("same noise for every item", one_row, 1, "fresh-noise", ("batch-invariance", "retention-bias")),
+        ("variance for deviation", loop(variance_for_deviation), 1, "gaussian-variance", LAW),
+        ("noise forgotten", loop(noise_forgotten), 1, "gaussian-variance", ("fresh-noise", *LAW)),
+        ("drift of the ODE, noise of the SDE", loop(half_a_step), 1, "gaussian-variance", LAW[:2]),
+        ("works in place", loop(in_place), 1, "input-unchanged", ("batch-invariance", "entry-level", LAW[2])),
+        ("noise centred over the batch", batch_mean_removed, 1, "batch-invariance", ()),
+        ("guidance left on", guided, 1, "conditional-law", ("empirical-order", "gaussian-variance")),
+        ("order 1 sold as order 2", partial(reverse, method="ancestral"), 2, "empirical-order", ()),
+    ]
 }
