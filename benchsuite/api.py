@@ -120,7 +120,7 @@ def measure(
     """
     catalog = catalog or discover()
     base = settings or DEFAULTS
-    base = replace(base, items=n, seed=seed)
+    base = replace(base, items=n, oracle_items=n, seed=seed)
     if grid is not None:
         base = replace(base, sweep=_sweep(base, grid))
     make, cls, label = _maker(model, catalog)

@@ -10,12 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchsuite.contracts import Dataset, DiffusionModel, Fork, NoiseSweep, ProtocolOptions, Readout, Record, UTurn
+from benchsuite.contracts import (
+    Dataset,
+    DiffusionModel,
+    ExactModel,
+    Fork,
+    NoiseSweep,
+    ProtocolOptions,
+    Readout,
+    Record,
+    UTurn,
+)
 from benchsuite.errors import BenchsuiteError, NotApplicableError
 from benchsuite.own_data import OwnData
 from benchsuite.plan import Settings, Unit
 from benchsuite.protocols import fork, noise_sweep, u_turn
 from benchsuite.protocols.common import Items, Meter, chunks
+from benchsuite.protocols.spread import values_in_use
 from benchsuite.provenance import class_identity, engine_identity
 from benchsuite.randomness import stream_key
 
@@ -40,7 +51,8 @@ class Bench:
         """Choose and encode items: a fixed random subset of the split, and items for the probe."""
         split = dataset.split(unit.split)
         order = _order(split.ids, settings.seed)
-        chosen, rest = order[: settings.items], order[settings.items :]
+        population = unit.split == "train"  # an oracle on the images that it knows
+        chosen = order[: settings.oracle_items if population else settings.items]
         quarter = max(settings.probe_items // 4, 1)
 
         def encoded(name: str, index: list[int]) -> Items:
@@ -50,14 +62,13 @@ class Bench:
             x = torch.cat(pieces) if pieces else images
             return Items(x, part.labels[index].to(device), tuple(part.ids[i] for i in index), dataset.factors)
 
-        if unit.split == "train":  # an oracle on its population: the probe learns from the rest of it
-            share = min(settings.probe_items + quarter, len(rest))
-            val = rest[: share // 5]
-            probe = {"train": encoded("train", rest[share // 5 : share]), "val": encoded("train", val)}
-        else:
-            train = _order(dataset.split("train").ids, settings.seed)[: settings.probe_items]
-            val = _order(dataset.split("val").ids, settings.seed)[:quarter]
-            probe = {"train": encoded("train", train), "val": encoded("val", val)}
+        # on a population the probe learns from the same images under other noise: they are all there is
+        learning = order if population else _order(dataset.split("train").ids, settings.seed)
+        choosing = order[::-1] if population else _order(dataset.split("val").ids, settings.seed)
+        probe = {
+            "train": encoded("train", learning[: settings.probe_items]),
+            "val": encoded("train" if population else "val", choosing[:quarter]),
+        }
         exact = model.exact and (unit.split == "train" or not unit.dataset)
         prior = _prior(model, dataset)
         entropy = {name: float(-(p[p > 0] * np.log(p[p > 0])).sum()) for name, p in prior.items()}
@@ -84,12 +95,19 @@ class Bench:
                     sum(map(len, self.probe.values())),
                     len(noise_sweep.heads(self.model, self.items.factors)),
                     reach,
+                    self._spread_heads(),
                 )
             case UTurn():
                 return u_turn.count_passes(self.settings.u_turn, items, reach)
             case Fork():
                 return fork.count_passes(self.settings.fork, items, reach)
         raise BenchsuiteError(f"unknown protocol {need.protocol!r}")
+
+    def _spread_heads(self) -> int:
+        """Conditional passes per row that only an exact model on its own population makes."""
+        if not (self.exact and isinstance(self.model, ExactModel)):
+            return 0
+        return sum(map(len, values_in_use(self.model, self.items.factors).values()))
 
     def run(self, need: ProtocolOptions, advance: Callable[[int], None]) -> Record:
         """Run a protocol, halving the batch while memory runs out."""
@@ -125,7 +143,9 @@ class Bench:
             "meter": meter,
         }
         if isinstance(need, NoiseSweep):
-            return noise_sweep.noise_sweep(self.model, self.items, self.probe, need, self.settings.sweep, **common)
+            return noise_sweep.noise_sweep(
+                self.model, self.items, self.probe, need, self.settings.sweep, exact=self.exact, **common
+            )
         assert self.readout is not None
         if isinstance(need, UTurn):
             return u_turn.u_turn(self.model, self.items, self.readout, self.settings.u_turn, **common)

@@ -327,7 +327,7 @@ def _request(
 
     request = load_suite(suite)
     changes: dict[str, Any] = settings_table(set_ or [])
-    direct = {"seed": seed, "dtype": dtype, "items": limit}
+    direct = {"seed": seed, "dtype": dtype, "items": limit, "oracle_items": limit}
     changes |= {key: value for key, value in direct.items() if value is not None}
     return replace(
         request,

@@ -30,6 +30,8 @@ class Settings:
 
     seed: int = 0
     items: int = 400  #: evaluated items of a split, at most
+    #: items of its population that an oracle is evaluated on, at most; all of them leave no sampling of items
+    oracle_items: int = 1200
     probe_items: int = 800  #: items a probe is trained on, at most; a quarter as many choose tap and ridge
     bootstrap: int = 1000  #: resamples behind every interval
     dtype: str = "float32"
@@ -39,7 +41,7 @@ class Settings:
     fork: ForkSettings = field(default_factory=ForkSettings)
 
     def __post_init__(self) -> None:
-        for name, least in (("items", 2), ("probe_items", 1), ("bootstrap", 1), ("batch", 1)):
+        for name, least in (("items", 2), ("oracle_items", 2), ("probe_items", 1), ("bootstrap", 1), ("batch", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.dtype not in DTYPES:

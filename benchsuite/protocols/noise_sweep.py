@@ -11,6 +11,7 @@ Record arrays (M = N draws × items, rows draw by draw; T levels; S tapped level
 ``gap/<factor>``       (M, T)        ‖eps_hat_factor - eps_hat_unconditional‖²
                                      (with two factors or more also a head ``joint``, given all labels)
 ``posterior/<factor>`` (M, T, K)     exact models only
+``spread/<factor>``    (M, T)        exact models on their own population: sum_k p(k | x) ‖eps_hat_k - eps_hat‖²
 ``tap_log_snr``        (S,)          the levels at which taps are kept
 ``tap_items``, ``tap_role`` (R,) str  role is "train", "val" or "test"
 ``tap_labels/<factor>`` (R,) int64
@@ -46,11 +47,14 @@ from benchsuite.protocols.common import (
     shared_factors,
 )
 from benchsuite.protocols.settings import SweepSettings
+from benchsuite.protocols.spread import head_spread, values_in_use
 
 #: pseudo-taps: what a probe finds without the network's help
 BASELINE_TAPS = ("input", "denoised", "log-posterior")
 
 
+#: The draw that the probe's training items see: never that of the tapped test items, should they be the same ones.
+PROBE_DRAW = 2
 #: head name -> factors that it is given
 Conditions = Mapping[str, Sequence[str]]
 
@@ -82,10 +86,11 @@ def count_passes(
     probe_items: int,
     conditional_heads: int,
     sigma_range: tuple[float, float],
+    spread_heads: int = 0,
 ) -> int:
     """Forward passes of a sweep, before running it."""
     nodes = len(levels(settings, sigma_range))
-    per_row = 1 + conditional_heads
+    per_row = 1 + conditional_heads + spread_heads
     tapped = len(range(0, nodes, settings.tap_stride))
     swept = nodes * items * settings.draws * per_row if request.heads else tapped * items * request.taps
     return swept + tapped * probe_items * request.taps
@@ -102,6 +107,7 @@ def noise_sweep(
     dataset: str,
     batch: int,
     meter: Meter,
+    exact: bool = False,
 ) -> Record:
     """Run the sweep.
 
@@ -110,6 +116,7 @@ def noise_sweep(
         probe: items of the roles "train" and "val", swept at the tapped levels only.
         request: the union of what the metrics need.
         batch: largest number of rows in one forward pass.
+        exact: the items come from the population whose posterior the model states.
 
     Returns:
         The record described above.
@@ -120,7 +127,8 @@ def noise_sweep(
     # without heads only the tapped levels carry anything
     used = list(range(len(grid))) if request.heads else tapped
     draws = settings.draws if request.heads else 1
-    sweep = _Sweep(model, conditions, batch, meter)
+    values = values_in_use(model, items.factors) if exact and conditions and isinstance(model, ExactModel) else {}
+    sweep = _Sweep(model, conditions, values, batch, meter)
     columns: dict[str, list[FloatArray]] = {}
     taps: dict[str, list[FloatArray]] = {}
     groups = [(role, group) for role, group in probe.items() if request.taps]
@@ -134,15 +142,15 @@ def noise_sweep(
         seen: list[dict[str, FloatArray]] = []
         for draw in range(draws):
             keep = t in tapped and draw == 0
-            values, pooled = sweep.run(items, keys["test"], sigma, level, draw, conditions, keep)
-            for name, value in values.items():
+            measured, pooled = sweep.run(items, keys["test"], sigma, level, draw, conditions, keep)
+            for name, value in measured.items():
                 rows.setdefault(name, []).append(value)
             seen += [pooled] if keep else []
         for name, parts in rows.items():
             columns.setdefault(name, []).append(np.concatenate(parts))
         if t in tapped:
             for role, group in groups:
-                seen.append(sweep.run(group, keys[role], sigma, level, 0, {}, True)[1])
+                seen.append(sweep.run(group, keys[role], sigma, level, PROBE_DRAW, {}, True)[1])
             for name in seen[0]:
                 taps.setdefault(name, []).append(np.concatenate([part[name] for part in seen]))
     everyone = [("test", items), *groups] if request.taps else []
@@ -165,8 +173,15 @@ def noise_sweep(
 class _Sweep:
     """One model being swept: a chunk of rows goes through all heads in one forward pass."""
 
-    def __init__(self, model: DiffusionModel, conditions: Conditions, batch: int, meter: Meter) -> None:
-        self.model, self.meter = model, meter
+    def __init__(
+        self,
+        model: DiffusionModel,
+        conditions: Conditions,
+        values: Mapping[str, Sequence[int]],
+        batch: int,
+        meter: Meter,
+    ) -> None:
+        self.model, self.values, self.meter = model, values, meter
         self.taps = Taps(model.network, model.taps)
         self.rows = max(1, batch // (1 + len(conditions)))
 
@@ -188,10 +203,13 @@ class _Sweep:
             x0 = items.x[part]
             x = x0 + sigma * forward_noise(keys[part], level, draw, tuple(x0.shape[1:])).to(x0.dtype)
             sigmas = x.new_full((len(x),), sigma)
-            outcome, hidden = self._chunk(x, x0, sigma, {f: g[part] for f, g in given.items()}, keep_taps)
+            outcome, hidden, plain = self._chunk(x, x0, sigma, {f: g[part] for f, g in given.items()}, keep_taps)
             if isinstance(self.model, ExactModel):
-                for name, p in self.model.posterior(x, sigmas).items():
-                    outcome[f"posterior/{name}"] = p.float()
+                posterior = self.model.posterior(x, sigmas)
+                outcome |= {f"posterior/{name}": p.float() for name, p in posterior.items()}
+                if given:
+                    spread = head_spread(self.model, x, sigma, plain, posterior, self.values, self.meter)
+                    outcome |= {f"spread/{name}": value for name, value in spread.items()}
                 if keep_taps:
                     # a floor far below what matters keeps the features finite
                     logs = [p.clamp_min(1e-12).log() for k, p in outcome.items() if k.startswith("posterior/")]
@@ -206,7 +224,7 @@ class _Sweep:
 
     def _chunk(
         self, x: torch.Tensor, x0: torch.Tensor, sigma: float, given: dict[str, torch.Tensor], keep_taps: bool
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
         count = len(x)
         null = torch.full((count, len(self.model.factors)), -1, dtype=torch.int64, device=x.device)
         stacked = torch.cat([x] * (1 + len(given)))
@@ -223,7 +241,7 @@ class _Sweep:
             hidden["input"] = flatten_small(x / (1 + sigma**2) ** 0.5)
             hidden["denoised"] = flatten_small(plain)
             hidden |= {name: value[:count] for name, value in self.taps.pooled.items()}
-        return outcome, hidden
+        return outcome, hidden, plain
 
 
 def _squared(difference: torch.Tensor) -> torch.Tensor:

@@ -43,9 +43,10 @@ class MutualInformation(Metric):
 
     Published is the mse-difference form, whose integrand ‖eps - eps_uncond‖² - ‖eps - eps_cond‖² has the same
     expectation as the plug-in form for a perfect model but does not count disagreement of the heads as
-    information. On an exact model's own population the difference of the two forms has mean zero, which makes
-    it a control variate: there the combination with the smallest variance is published. The forms that are not
-    published are kept as diagnostics.
+    information. On an exact model's own population two forms with the same mean and less noise are at hand: the
+    conditional expectation of either integrand given the noisy image (Rao–Blackwell), which is published for
+    factors with few values, and otherwise the combination of the two forms with the smallest variance (their
+    difference has mean zero: a control variate). The forms that are not published are kept as diagnostics.
     """
 
     name = "mutual-information"
@@ -78,8 +79,12 @@ class MutualInformation(Metric):
         forms = {form: cumulative_information(rate.astype(np.float64), log_snr) for form, rate in rates.items()}
         published = "mse-difference"
         if record.meta["exact"]:
-            published = "control-variate"
-            forms[published] = _least_variance(forms["mse-difference"], forms["plug-in"], record["items"])
+            if f"spread/{factor}" in record.arrays:
+                published, rate = "rao-blackwell", record[f"spread/{factor}"] / 2
+                forms[published] = cumulative_information(rate.astype(np.float64), log_snr)
+            else:
+                published = "control-variate"
+                forms[published] = _least_variance(forms["mse-difference"], forms["plug-in"], record["items"])
         entropy = float(record.meta["entropy"][factor])
         curves = []
         for form, information in forms.items():
