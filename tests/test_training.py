@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from benchsuite_models.conditioning import Conditioning
 from benchsuite_models.ddpm import DDPM
 from benchsuite_models.latent_diffusion import LatentDiffusion
 from benchsuite_models.process import DataRange, VarianceExploding
-from benchsuite_models.recipes import DDPMDigits, LatentDiffusionDigits, ScoreSDEDigits
+from benchsuite_models.recipes import LatentDiffusionDigits
 from benchsuite_models.score_sde import ScoreSDE
 from benchsuite_models.training.config import Autoencoder, DiffusionRecipe, Noise, Optimisation, UNet
 from benchsuite_models.training.diffusion import Denoiser, draw_log_snr, drop_labels, held_out_losses, paired_loss
@@ -140,9 +140,7 @@ def test_a_recipe_leaves_a_model_that_its_adapter_opens(tmp_path: Path, family: 
         assert results["autoencoder"]["scaling_factor"] == scale
 
 
-@pytest.mark.parametrize(
-    ("family", "stop"), [("ddpm", 3), ("ddpm", 4), ("latent-diffusion", 3), ("latent-diffusion", 9)]
-)
+@pytest.mark.parametrize(("family", "stop"), [("ddpm", 3), ("latent-diffusion", 9)])
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, family: str, stop: int) -> None:
     whole = train(family, tmp_path / "whole")
     with pytest.raises(Interrupted):
@@ -225,6 +223,27 @@ def test_divergence_is_reported(tmp_path: Path) -> None:
         )
 
 
+def test_a_kill_between_two_checkpoints_loses_neither(tmp_path: Path) -> None:
+    """The old checkpoint is gone and the new one not yet renamed: the new one is taken."""
+
+    def run(checkpoint: Path, track: Callable[..., Any] = all_of) -> float:
+        layer = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(layer.weight, 3.0)
+
+        def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+            return (layer.weight - torch.rand(1, generator=generator)).pow(2).sum()
+
+        config = replace(OPTIMISATION, learning_rate=0.1)
+        fit(layer, loss, config, seed=0, checkpoint=checkpoint, identity={}, description="", track=track)
+        return layer.weight.item()
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(tmp_path / "parts", stop_after(4))
+    (tmp_path / "parts").rename(tmp_path / "parts.new")
+    assert run(tmp_path / "parts", stop_after(2)) == whole
+
+
 def test_fit_minimises_and_averages(tmp_path: Path) -> None:
     """A quadratic bowl: the average ends near the minimum, and a hard-coded batch generator is honoured."""
     layer = torch.nn.Linear(1, 1, bias=False)
@@ -291,14 +310,13 @@ def test_losses_of_a_known_denoiser() -> None:
     assert loss.item() == pytest.approx(0.5 * 0.25 * snr.mean().item(), rel=1e-3)  # half the rows are told
 
 
-@pytest.mark.parametrize("recipe", [DDPMDigits, ScoreSDEDigits, LatentDiffusionDigits])
-def test_digits_recipes_open_their_data_set(recipe: type[Any], tmp_path: Path) -> None:
-    """One step on images of the digits' shape, through the public class."""
-
+def test_a_public_recipe_opens_its_data_set(tmp_path: Path) -> None:
     def datasets(spec: str) -> Dataset:
         assert spec == "digits"
         return Images((1, 8, 8), values=10)
 
-    results = recipe().train(tmp_path, device="cpu", seed=0, steps=1, datasets=datasets, track=all_of)
-    assert results["parameters"] < 1.3e6
-    assert recipe.name == f"{recipe.config.family}-digits"
+    recipe = LatentDiffusionDigits()
+    recipe.train(tmp_path, device="cpu", seed=0, steps=1, datasets=datasets, track=all_of)
+    record = json.loads((tmp_path / "recipe.json").read_text())
+    assert record["recipe"] == recipe.name == "latent-diffusion-digits"
+    assert record["config"]["unet"] == json.loads(json.dumps(asdict(recipe.config.unet)))

@@ -76,7 +76,8 @@ class DiffusersModel(DiffusionModel):
         mine, theirs = self._image_shape(self._unet()), tuple(dataset.shape)
         if mine[0] != theirs[0] and self.source is not None:
             raise ModelLoadError(
-                f"{self.root}: the model has {mine[0]} image channels, images of {dataset.name} have {theirs[0]}"
+                f"{self._image_part().folder / 'config.json'}: in_channels={mine[0]}, but images of "
+                f"{dataset.name} have {theirs[0]}"
             )
         if None not in mine and mine != theirs:
             raise NotApplicableError(f"{self.name} works on images {mine}, those of {dataset.name} are {theirs}")
@@ -155,6 +156,10 @@ class DiffusersModel(DiffusionModel):
         size = unet.config.get("sample_size")
         height, width = size if isinstance(size, list) else (size, size)
         return height, width
+
+    def _image_part(self) -> Part:
+        """The network that sees the images."""
+        return self._unet()
 
     def _image_shape(self, unet: Part) -> tuple[int | None, ...]:
         """(C, H, W) of the images, with None where the configuration does not say."""

@@ -85,6 +85,9 @@ class LatentDiffusion(DiffusersModel):
         dtype: torch.dtype = next(self.autoencoder.parameters()).dtype
         return dtype
 
+    def _image_part(self) -> Part:
+        return self._autoencoder_part()
+
     def _autoencoder_part(self) -> Part:
         """Never at the root: that is where the UNet may be."""
         for folder in ("vae", "vqvae"):

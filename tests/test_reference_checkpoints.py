@@ -1,0 +1,161 @@
+"""The checkpoints that ship: they open without arguments and are what their records say."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchsuite_datasets.digits import Digits
+from benchsuite_models.ddpm import DDPM
+from benchsuite_models.diffusers_model import REFERENCE
+from benchsuite_models.latent_diffusion import LatentDiffusion
+from benchsuite_models.recipes import DDPMDigits, LatentDiffusionDigits, ScoreSDEDigits
+from benchsuite_models.score_sde import ScoreSDE
+
+from benchsuite import DiffusionModel, Split
+from benchsuite.samplers import reverse
+
+CLASSES: list[type[DiffusionModel]] = [DDPM, ScoreSDE, LatentDiffusion]
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    dataset = Digits()
+    dataset.load()
+    return dataset
+
+
+@pytest.fixture(scope="module", params=CLASSES, ids=lambda cls: cls.name)
+def model(request: pytest.FixtureRequest, digits: Digits) -> DiffusionModel:
+    made: DiffusionModel = request.param()
+    made.bind(digits)
+    made.load()
+    return made
+
+
+def folder(model: DiffusionModel) -> Path:
+    return REFERENCE / "digits" / model.name
+
+
+def error(model: DiffusionModel, x0: torch.Tensor, labels: torch.Tensor | None, log_snr: float) -> float:
+    """Mean squared error of the denoised item per dimension."""
+    sigma = torch.full((len(x0),), math.exp(-log_snr / 2))
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3))
+    denoised = model.denoise(x0 + sigma.view(-1, 1, 1, 1) * noise, sigma, labels)
+    return float((denoised - x0).pow(2).mean())
+
+
+def baseline(train: Split, test: Split, model: DiffusionModel, by_class: bool) -> float:
+    """Error of the best constant, or of the best constant per class, learned on the training split."""
+    items, x0 = model.encode(train.images), model.encode(test.images)
+    if not by_class:
+        return float((items.mean(0) - x0).pow(2).mean())
+    means = torch.stack([items[train.labels[:, 0] == k].mean(0) for k in range(10)])
+    return float((means[test.labels[:, 0]] - x0).pow(2).mean())
+
+
+def test_they_are_small() -> None:
+    sizes = [path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()]
+    assert sum(sizes) < 8e6
+    assert {p.suffix for p in REFERENCE.rglob("*") if p.is_file()} == {".safetensors", ".json", ".csv"}
+
+
+def test_it_knows_the_digits(model: DiffusionModel, digits: Digits) -> None:
+    assert model.factors == digits.factors
+    assert model.sigma_range[0] <= math.exp(-9 / 2)
+    assert model.sigma_range[1] >= math.exp(8 / 2)
+
+
+def ideal_error(model: DiffusionModel, train: Split, x0: torch.Tensor, log_snr: float) -> float:
+    """Error of the posterior mean over the training items, on the noise of `error`."""
+    items = model.encode(train.images).flatten(1).double()
+    sigma = math.exp(-log_snr / 2)
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3))
+    x = (x0 + sigma * noise).flatten(1).double()
+    posterior = (-(torch.cdist(x, items) ** 2) / (2 * sigma**2)).softmax(dim=1)
+    return float((posterior @ items - x0.flatten(1)).pow(2).mean())
+
+
+def test_denoising_beats_every_guess_without_the_image(model: DiffusionModel, digits: Digits) -> None:
+    """And comes within a tenth of the ideal of the training images, where that ideal holds for new ones too."""
+    train, test = digits.split("train"), digits.split("test")
+    x0 = model.encode(test.images)
+    guess, guess_of_class = (baseline(train, test, model, by_class) for by_class in (False, True))
+    for log_snr in (-2.0, -1.0, 0.0):
+        told, untold = error(model, x0, test.labels, log_snr), error(model, x0, None, log_snr)
+        assert untold < guess
+        assert told < guess_of_class
+        assert told < 0.95 * untold  # the class is worth knowing there
+        assert untold < 1.1 * ideal_error(model, train, x0, log_snr)
+    told, untold = error(model, x0, test.labels, 3.0), error(model, x0, None, 3.0)
+    assert told == pytest.approx(untold, rel=0.05)  # and no longer here
+    assert untold < 0.75 * math.exp(-3)  # the noise itself has variance exp(-3)
+
+
+def test_the_class_survives_little_noise_and_not_much_noise(model: DiffusionModel, digits: Digits) -> None:
+    test, readout = digits.split("test"), digits.readout()
+    assert readout is not None
+    n = 100
+    x0 = model.encode(test.images[:n])
+    generator = torch.Generator().manual_seed(0)
+    grid = np.arange(-6.0, 8.01, 0.5)
+    sigmas = [math.exp(-level / 2) for level in grid]
+    noisy, clean = 0, int(np.flatnonzero(grid == 4.0)[0])
+    starts = [(i, x0 + sigmas[i] * torch.randn(x0.shape, generator=generator)) for i in (noisy, clean)]
+    returned = reverse(
+        model.denoise,
+        starts,
+        sigmas,
+        method="sde-2m",
+        noise=lambda i: torch.randn((2 * n, *model.shape), generator=generator),
+    )
+    before = readout.probabilities(test.images[:n])["class"].argmax(1)
+    after = readout.probabilities(model.decode(returned))["class"].argmax(1)
+    assert (after[n:] == before).float().mean().item() >= 0.95
+    assert (after[:n] == before).float().mean().item() <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / n)
+
+
+def test_the_autoencoder_keeps_the_digits_readable(digits: Digits) -> None:
+    model = LatentDiffusion()
+    model.load()
+    test, readout = digits.split("test"), digits.readout()
+    assert readout is not None
+    returned = model.decode(model.encode(test.images))
+    assert (returned - test.images).pow(2).mean().item() < 0.02
+    accuracy = [
+        (readout.probabilities(images)["class"].argmax(1) == test.labels[:, 0]).float().mean().item()
+        for images in (test.images, returned)
+    ]
+    assert accuracy[1] > accuracy[0] - 0.01
+    assert model.encode(digits.split("train").images).std().item() == pytest.approx(1.0, abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("cls", "recipe"), [(DDPM, DDPMDigits), (ScoreSDE, ScoreSDEDigits), (LatentDiffusion, LatentDiffusionDigits)]
+)
+def test_the_record_is_that_of_the_recipe(
+    cls: type[DiffusionModel], recipe: type[DDPMDigits], digits: Digits
+) -> None:
+    record = json.loads((REFERENCE / "digits" / cls.name / "recipe.json").read_text())
+    assert record["recipe"] == recipe.name
+    assert record["config"] == json.loads(json.dumps(asdict(recipe.config)))
+    assert record["data"] == digits.fingerprint()
+
+
+def test_the_recorded_held_out_losses_are_the_models(model: DiffusionModel, digits: Digits) -> None:
+    """Same val split, other noise: the error in units of the noise, at every third recorded level."""
+    part = digits.split("val")
+    x0 = model.encode(part.images)
+    with (folder(model) / "held_out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[::3]:
+        log_snr = float(row["log_snr"])
+        for head, labels in (("unconditional", None), ("conditional", part.labels)):
+            measured = error(model, x0, labels, log_snr) * math.exp(log_snr)
+            assert measured == pytest.approx(float(row[head]), rel=0.15), (log_snr, head)
