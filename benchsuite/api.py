@@ -23,7 +23,9 @@ from benchsuite.runner import Outcome, Reporter, run
 from benchsuite.store import Store
 
 #: A case posed from Python is usually small and exact: more draws and more probe items than a suite takes.
-DEFAULTS = Settings(probe_items=4000, batch=8192, sweep=SweepSettings(draws=4), u_turn=UTurnSettings(draws=4))
+DEFAULTS = Settings(
+    probe_items=4000, batch=8192, sweep=SweepSettings(draws=4), u_turn=UTurnSettings(draws=4, steps_per_level=4)
+)
 
 
 @dataclass(frozen=True)

@@ -289,9 +289,9 @@ def check(
     if json_:
         import json
 
-        print(json.dumps([vars(result) | {"ok": result.ok} for result in results], indent=1))
+        print(json.dumps([result.plain() for result in results], indent=1))
     else:
-        render(results, console)
+        render([result.plain() for result in results], console)
     if not all(result.ok for result in results):
         raise typer.Exit(EXIT_PARTIAL)
 

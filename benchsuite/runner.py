@@ -145,6 +145,7 @@ class _Runner:
                 codec = None
                 if unit.make_codec is not None:
                     codec = unit.make_codec()
+                    codec.bind(dataset)
                     codec.load(self.device, settings.dtype)
                 model.bind(dataset, codec)
                 model.load(self.device, settings.dtype)

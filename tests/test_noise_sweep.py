@@ -21,7 +21,7 @@ from benchsuite.protocols.common import (
     level_number,
     pool,
 )
-from benchsuite.protocols.noise_sweep import count_passes, heads, levels, noise_sweep
+from benchsuite.protocols.noise_sweep import PROBE_DRAW, count_passes, heads, levels, noise_sweep
 from benchsuite.protocols.settings import SweepSettings
 
 Array = NDArray[np.float64]
@@ -224,9 +224,10 @@ def test_taps_are_the_pooled_activations_of_the_unconditional_pass() -> None:
     for s, log_snr in enumerate(record["tap_log_snr"]):
         sigma = float(np.exp(-log_snr / 2))
         rows = []
-        for _, group in everyone:
+        for role, group in everyone:
             keys = item_keys(3, "d", "noise_sweep", group.ids, group.x.device)
-            rows.append(group.x + sigma * forward_noise(keys, level_number(log_snr), 0, (1, 4, 4)))
+            draw = 0 if role == "test" else PROBE_DRAW  # an oracle's probe meets the test images under other noise
+            rows.append(group.x + sigma * forward_noise(keys, level_number(log_snr), draw, (1, 4, 4)))
         x = torch.cat(rows)
         scaled = x / (1 + sigma**2) ** 0.5
         null = torch.full((len(x),), 2)  # -1 % 3, as the toy reads it

@@ -34,8 +34,8 @@ class ReturnSettings:
     low: float = -7.0  #: log_snr of the noisiest starting level
     high: float = 7.0  #: log_snr of the cleanest starting level
     every: float = 0.5  #: spacing of starting levels
-    #: reverse steps between neighbouring starting levels; 0.25 log-SNR a step is the coarsest at which second-order
-    #: steps inflate retention by less than 0.01 on the calibration's cases
+    #: reverse steps between neighbouring starting levels; 0.25 log-SNR a step is the coarsest at which
+    #: second-order steps inflate retention by less than 0.01 on the cases of the calibration
     steps_per_level: int = 2
     end: float = 8.0  #: log_snr of the last forward pass, whose denoised image is the result
     method: str = "sde-2m"  #: see `benchsuite.samplers`

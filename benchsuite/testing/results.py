@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
 
 from benchsuite.errors import NotApplicableError, unknown
 
@@ -31,6 +31,10 @@ class CheckResult:
     def ok(self) -> bool:
         """Nothing is wrong that was not announced."""
         return self.status in (PASSED, SKIPPED, EXPECTED)
+
+    def plain(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        return asdict(self) | {"ok": self.ok}
 
     def __str__(self) -> str:
         text = f"{self.subject}: {self.name} {self.status}"
