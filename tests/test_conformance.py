@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
+from pathlib import Path
 
 import pytest
 from benchsuite_models.diffusers_model import REFERENCE
@@ -79,6 +81,14 @@ def test_the_digits(first_party: Catalog) -> None:
     assert_passed(check_dataset(first_party.datasets["digits"]()))
     options = {"dummy_factor": 3}
     assert_passed(check_dataset(first_party.datasets["digits"](**options), options=options))  # type: ignore[call-arg]
+
+
+def test_a_third_partys_model_and_metric(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the example distribution, which knows of the kit no more than its authors read in the contracts."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "third_party" / "benchsuite-example")
+    example = importlib.import_module("benchsuite_example")
+    assert_passed(check_model(example.Wiener(), digits))
+    assert_passed(check_metric(example.LabelGain()))
 
 
 @pytest.mark.parametrize("method", METHODS)
