@@ -60,6 +60,7 @@ class Outcome:
     facts: dict[str, Any] = field(default_factory=dict)  #: JSON-able, the same for all rows of the unit
     native_time: Callable[[Any], Any] = lambda log_snr: None
     passes: dict[str, int] = field(default_factory=dict)  #: forward passes by protocol
+    stored_seconds: float = 0.0  #: what the records found in the store once took
 
 
 def run(plan: Plan, store: Store | None, device: str, reporter: Reporter | None = None) -> list[Outcome]:
@@ -197,6 +198,7 @@ class _Runner:
         except FAULTS as error:
             return fault_of(error, need.protocol)
         outcome.passes[need.protocol] = record.meta["forward_passes"]
+        outcome.stored_seconds += record.meta["seconds"] if stored is not None else 0.0
         record.meta["key"] = key
         for array in record.arrays.values():
             array.flags.writeable = False  # metrics only read
