@@ -63,8 +63,12 @@ class Bench:
             return Items(x, part.labels[index].to(device), tuple(part.ids[i] for i in index), dataset.factors)
 
         # on a population the probe learns from the same images under other noise: they are all there is
-        learning = order if population else _order(dataset.split("train").ids, settings.seed)
-        choosing = order[::-1] if population else _order(dataset.split("val").ids, settings.seed)
+        if population:
+            quarter = min(quarter, max(len(order) // 5, 1))
+            learning, choosing = order[:-quarter], order[-quarter:]
+        else:
+            learning = _order(dataset.split("train").ids, settings.seed)
+            choosing = _order(dataset.split("val").ids, settings.seed)
         probe = {
             "train": encoded("train", learning[: settings.probe_items]),
             "val": encoded("train" if population else "val", choosing[:quarter]),

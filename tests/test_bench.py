@@ -54,12 +54,21 @@ def test_probes_learn_from_train_and_choose_on_val() -> None:
     assert all(item.startswith("val/") for item in found.probe["val"].ids)
 
 
-def test_on_its_population_an_oracles_probe_never_sees_the_evaluated_items() -> None:
+def test_an_oracle_is_evaluated_on_its_whole_population_and_its_probe_learns_and_chooses_on_other_parts() -> None:
     found = bench("train")
-    groups = [set(found.items.ids), set(found.probe["train"].ids), set(found.probe["val"].ids)]
-    assert all(item.startswith("train/") for group in groups for item in group)
-    assert [len(group) for group in groups] == [6, 12, 3]
-    assert len(set.union(*groups)) == 6 + 12 + 3
+    learning, choosing = set(found.probe["train"].ids), set(found.probe["val"].ids)
+    assert len(found.items) == 24
+    assert learning | choosing <= set(found.items.ids)
+    assert (len(learning), len(choosing), len(learning & choosing)) == (12, 3, 0)
+    few = bench("train", settings=replace(SMALL, oracle_items=5))
+    assert few.items.ids == found.items.ids[:5]
+
+
+def test_a_small_population_is_shared_between_learning_and_choosing() -> None:
+    found = bench("train", settings=replace(SMALL, probe_items=1000))
+    learning, choosing = set(found.probe["train"].ids), set(found.probe["val"].ids)
+    assert (len(learning), len(choosing)) == (20, 4)
+    assert not learning & choosing
 
 
 def test_every_model_gets_the_same_items() -> None:
