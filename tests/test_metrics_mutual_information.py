@@ -101,6 +101,17 @@ def test_on_an_exact_population_the_quietest_combination_is_published() -> None:
     assert curves["plug-in"].per_item.std(axis=0).max() > 0.4
 
 
+def test_the_spread_of_the_heads_is_published_where_it_is_known() -> None:
+    """On an exact population with a record of it: no label noise at all."""
+    rate = np.tile(1 / (1 + np.exp(-GRID)), (4, 1))
+    made = record({"plain": 5 + 2 * rate, "given": np.full((4, 69), 5.0), "gap": 3 * rate}, 10.0, exact=True)
+    made.arrays["spread/class"] = rate
+    curves = {c.variant: c for c in MutualInformation().compute({"noise_sweep": made})}
+    assert curves.keys() == {"", "mse-difference", "plug-in"}
+    assert curves[""].extra["form"] == "rao-blackwell"
+    np.testing.assert_allclose(curves[""].per_item.mean(axis=0), 0.5 * np.log1p(np.exp(GRID)), atol=1e-3)
+
+
 def test_a_tail_above_the_entropy_is_flagged_and_not_clipped() -> None:
     rate = np.tile(1 / (1 + np.exp(-GRID)), (3, 1))
     made = record({"plain": 5 + rate, "given": np.full((3, 69), 5.0), "gap": rate}, entropy=1.0)

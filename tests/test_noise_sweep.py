@@ -64,6 +64,7 @@ def sweep(
     batch: int = 64,
     seed: int = 3,
     meter: Meter | None = None,
+    exact: bool = False,
 ) -> Record:
     return noise_sweep(
         model,
@@ -75,6 +76,7 @@ def sweep(
         dataset="d",
         batch=batch,
         meter=meter or Meter(),
+        exact=exact,
     )
 
 
@@ -132,6 +134,31 @@ def test_errors_gaps_and_posteriors_of_a_mixture() -> None:
     assert record["items"].tolist() == list(items.ids) * 3
     for name in labels:
         assert record[f"labels/{name}"].tolist() == items.column(name).tolist() * 3
+
+
+def test_spread_of_the_heads_on_an_exact_population() -> None:
+    """sum_k p(k | x) ‖D_k - D‖² / sigma², recomputed; it is what `gap` averages to over the label given x."""
+    labels = {"even": [0, 1, 0], "third": [0, 0, 1]}
+    model = mixture(**labels)
+    items, meter = drawn(model, 7), Meter()
+    record = sweep(model, items, NoiseSweep(heads=True), exact=True, meter=meter)
+    # three conditional heads and, for the spread, two values of each of two factors
+    counted = count_passes(SETTINGS, NoiseSweep(heads=True), 7, 0, 3, model.sigma_range, 2 + 2)
+    assert meter.rows == counted == 6 * 7 * 3 * (1 + 3 + 4)
+    keys = item_keys(3, "d", "noise_sweep", items.ids, items.x.device)
+    for t, log_snr in enumerate(record["log_snr"]):
+        sigma = float(np.exp(-log_snr / 2))
+        x = (items.x + sigma * forward_noise(keys, level_number(log_snr), 0, (2,))).double().numpy()
+        everyone = responsibilities(x, sigma, np.ones((1, 3), bool))
+        plain = posterior_mean(x, sigma, everyone)
+        for name, column in labels.items():
+            total = np.zeros(7)
+            for value in (0, 1):
+                carries = np.array(column) == value
+                head = posterior_mean(x, sigma, responsibilities(x, sigma, carries[None]))
+                total += everyone[:, carries].sum(axis=1) * ((head - plain) ** 2).sum(axis=1) / sigma**2
+            np.testing.assert_allclose(record[f"spread/{name}"][:7, t], total, rtol=2e-4, atol=1e-5)
+    assert not any(name.startswith("spread/") for name in sweep(model, items).arrays)
 
 
 def test_one_factor_has_no_joint_head() -> None:
