@@ -220,7 +220,7 @@ def calibrate(
         list[str] | None, typer.Argument(help="Metric specs; default: all that are installed.")
     ] = None,
     cases: Names = None,
-    sizes: Annotated[str, typer.Option(help="Items:seeds, separated by spaces.")] = "250:4 1000:4",
+    sizes: Annotated[str, typer.Option(help="Items:seeds, separated by spaces.")] = "250:4 1000:3",
     out: Annotated[
         Path | None, typer.Option(help="Directory that gets calibration.json; `run --out` reads it.")
     ] = None,
@@ -339,7 +339,7 @@ def _request(
 
 
 def _sizes(text: str) -> dict[int, int]:
-    """``"250:4 1000:4"`` → {250: 5, 1000: 5}: items and seeds."""
+    """``"250:4 1000:3"`` → {250: 5, 1000: 5}: items and seeds."""
     try:
         sizes = {int(n): int(seeds) for n, seeds in (word.split(":") for word in text.split())}
     except ValueError:

@@ -75,11 +75,11 @@ def level_of(target: float, half_distance: float = M, variance: float = VARIANCE
     return float(-np.log(half_distance**2 / target - variance))
 
 
-def check(curve: MeasuredCurve, truth: Array, allowance: float) -> None:
+def check(curve: MeasuredCurve, truth: Array, allowance: float, fitted: bool = False) -> None:
     """Within `allowance` plus three of the standard errors that the curve states, at every level."""
     error = (curve.high - curve.low) / 3.92
     slack = allowance + 3 * error + 1e-12
-    if curve.unit == "probability":
+    if fitted:
         # next to chance a fitted direction may point the wrong way and lose twice the distance from chance
         slack += np.where(truth < 0.55, 2 * (truth - 0.5).clip(0), 0.0)
     np.testing.assert_array_less(np.abs(curve.value - truth), slack)
@@ -131,7 +131,7 @@ def test_two_gaussians(two: Report, metric: str, variant: str, allowance: float)
         ("fork-entropy", ""): np.log(2) - information,
         ("fork-entropy", "agreement"): agreement,
     }[metric, variant]
-    check(curve, truth, allowance)
+    check(curve, truth, allowance, fitted=variant == "accuracy")
 
 
 def test_published_tolerances_hold_without_the_allowance_for_sampling(two: Report) -> None:
@@ -341,7 +341,7 @@ def test_intervals_cover_the_truth(
 ) -> None:
     """50 seeds: 95 % intervals of the curve where it moves, and of the onset, cover 90 % or more.
 
-    The default grid: on a coarser one the straight line between levels misses the onset by as much as the interval.
+    (The default grid: on a coarser one the straight line between levels misses the onset by half an interval.)
     (At the ceiling, where nothing but rare misses is left to resample, no bootstrap interval holds its level.)
     """
     model = ExactMixture([[M], [-M]], covariances=VARIANCE)
