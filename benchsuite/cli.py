@@ -339,7 +339,7 @@ def _request(
 
 
 def _sizes(text: str) -> dict[int, int]:
-    """``"250:4 1000:3"`` → {250: 5, 1000: 5}: items and seeds."""
+    """``"250:4 1000:3"`` → {250: 4, 1000: 3}: items and seeds."""
     try:
         sizes = {int(n): int(seeds) for n, seeds in (word.split(":") for word in text.split())}
     except ValueError:

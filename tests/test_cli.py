@@ -307,7 +307,7 @@ def test_flags_come_after_assignments_and_those_after_the_suite(command: Command
     )
     ended = command("run", "mine.toml", "--set", "seed=5", "--set", "items=7", "--limit", "3", "--dry-run")
     assert ended.code == 0
-    assert "Settings(seed=5, items=3, oracle_items=3, probe_items=800, bootstrap=30," in ended.out
+    assert re.search(r"Settings\(seed=5, items=3, .*bootstrap=30,", ended.out)
 
 
 def test_an_interrupt_says_how_to_go_on(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
