@@ -186,11 +186,11 @@ def test_a_change_repeats_what_it_must(
     assert asked() == sum(passes for name, passes in counted.items() if name in repeated)
 
 
-def keys(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, str]:
-    """Store keys of the toy's records, with one ingredient changed."""
-    plan = plan_of(ToyModel, ToyData, datasets=["toy-data"])
+def keys(monkeypatch: pytest.MonkeyPatch, *patches: tuple[Any, str, Any], **settings: Any) -> dict[str, str]:
+    """Store keys of the toy's records, with something changed."""
+    plan = plan_of(ToyModel, ToyData, datasets=["toy-data"], **settings)
     with monkeypatch.context() as patch:
-        for where, name, value in changes.get("patches", ()):
+        for where, name, value in patches:
             patch.setattr(where, name, value)
         runner = _Runner(plan, None, "cpu", Reporter())
         bench = runner.prepare(plan.units[0], Outcome(plan.units[0], "toy-data"))
@@ -213,5 +213,13 @@ def keys(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, str]:
 def test_keys_see_code_and_weights(
     monkeypatch: pytest.MonkeyPatch, patch: tuple[Any, str, Any], changed: set[str]
 ) -> None:
-    before, after = keys(monkeypatch), keys(monkeypatch, patches=[patch])
+    before, after = keys(monkeypatch), keys(monkeypatch, patch)
     assert {name for name in before if before[name] != after[name]} == changed
+
+
+@pytest.mark.parametrize("change", [{"seed": 9}, {"dtype": "float64"}])
+def test_keys_see_the_seed_and_the_precision(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
+    """Also where the seed chooses no items."""
+    in_order = (bench_module, "_order", lambda ids, seed: list(range(len(ids))))
+    before, after = keys(monkeypatch, in_order), keys(monkeypatch, in_order, **change)
+    assert all(before[name] != after[name] for name in before)

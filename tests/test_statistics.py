@@ -148,6 +148,11 @@ def test_interval_width_shrinks_like_the_root_of_n() -> None:
     assert spread_few / spread_many == pytest.approx(4, rel=0.2)
 
 
+def test_interval_is_the_middle_95_percent_of_the_replicates() -> None:
+    shuffled = np.random.default_rng(0).permutation(np.arange(1001.0))
+    assert Estimate(400.0, shuffled).interval() == pytest.approx((25.0, 975.0))
+
+
 def test_intervals_contain_the_estimate_and_need_enough_replicates() -> None:
     assert Estimate(1.0, np.full(50, 1.0 + 1e-12)).interval() == (1.0, 1.0 + 1e-12)
     some = np.concatenate([np.full(96, 2.0), np.full(4, np.nan)])

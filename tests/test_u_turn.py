@@ -226,6 +226,21 @@ def test_the_readout_judges_decoded_images_by_its_most_probable_value() -> None:
     assert record["labels/class"].tolist() == items.column("class").tolist() * 2
 
 
+class Painter(ToyModel):
+    """Decodes everything to white."""
+
+    def decode(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(x)
+
+
+def test_what_came_back_is_decoded_before_it_is_judged() -> None:
+    model = Painter()
+    model.load()
+    for run, name in ((u_turn, "judged/class"), (fork, "votes/class")):
+        found = run(model, toy_items(), Brightness())[name]  # type: ignore[operator]
+        assert (found[..., 1] == found.sum(axis=2)).all()  # white is bright, whatever the network made of it
+
+
 def mixture() -> ExactMixture:
     model = ExactMixture([[M, 0.0], [-M, 0.0]], covariances=VARIANCE)
     model.load()
