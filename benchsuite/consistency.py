@@ -31,13 +31,13 @@ class Check:
 
 
 def check(curves: Curves, factors: Mapping[str, float]) -> list[Check]:
-    """All identities that the measured curves allow.
+    """All identities that the measured curves allow; pairs of curves without a common level allow none.
 
     Args:
         curves: what was measured.
         factors: {factor: entropy in nats}.
     """
-    found = []
+    found: list[Check | None] = []
     for factor, entropy in factors.items():
         information = curves.get(("mutual-information", "", factor))
         entropy_of_forks = curves.get(("fork-entropy", "", factor))
@@ -80,7 +80,7 @@ def check(curves: Curves, factors: Mapping[str, float]) -> list[Check]:
                 "Σ I − joint I ≤ Σ H − joint H", "joint", "nats", total, _sampled(*joint), _minus(shared), True
             )
         )
-    return found
+    return [check for check in found if check is not None]
 
 
 def _minus(shared: float) -> Callable[[FloatArray, FloatArray], FloatArray]:
@@ -115,7 +115,7 @@ def _compare(
     fine: tuple[Curve, Summary],
     deviation: Callable[[FloatArray, FloatArray], FloatArray],
     bound: bool = False,
-) -> Check:
+) -> Check | None:
     return _compare_sampled(name, factor, unit, _sampled(*coarse), _sampled(*fine), deviation, bound)
 
 
@@ -127,10 +127,13 @@ def _compare_sampled(
     fine: _Sampled,
     deviation: Callable[[FloatArray, FloatArray], FloatArray],
     bound: bool = False,
-) -> Check:
-    """Deviation on the levels of `coarse` that `fine` covers and where `fine` is on the move."""
+) -> Check | None:
+    """Deviation on the levels of `coarse` that `fine` covers and where `fine` is on the move; None if there are none."""
     levels = coarse.log_snr
     shared = (levels >= fine.log_snr[0] - 1e-9) & (levels <= fine.log_snr[-1] + 1e-9)
+    shared &= np.isfinite(coarse.value) & np.isfinite(np.interp(levels, fine.log_snr, fine.value))
+    if not shared.any():
+        return None
     theirs = fine.at(levels[shared])
     moving = _moving(theirs.value)
     value = deviation(coarse.value[shared], theirs.value)
