@@ -36,7 +36,7 @@ def assemble(
     verdicts = known_verdicts(plan.metrics, *folders)
     rows = []
     for outcome in outcomes:
-        for metric in plan.metrics:
+        for metric in plan.metrics_of(outcome.unit):
             for factor in _factors(outcome, metric.name):
                 rows.append(_row(plan, outcome, metric, factor, summaries, gaps, folders))
     return {
@@ -181,11 +181,14 @@ def _ranking(
     A metric that failed its calibration, or was never calibrated, is no route to rank by.
     """
     ranking = []
-    boards: dict[tuple[str, str], list[tuple[str, Estimate]]] = {}
-    routes = [m.name for m in plan.metrics if m.onset and verdicts.get(m.name, {}).get("passed")]
-    for outcome in outcomes:
-        if outcome.unit.oracle:
-            continue
+    boards: dict[tuple[str, str], list[tuple[str, Estimate, list[str]]]] = {}
+    fit = [m.name for m in plan.metrics if m.onset and verdicts.get(m.name, {}).get("passed")]
+    ranked = [outcome for outcome in outcomes if not outcome.unit.oracle]
+    for outcome in ranked:
+        # one board, one set of routes: all that any model of the data set was asked for
+        rivals = [other.unit for other in ranked if other.dataset == outcome.dataset]
+        asked = {metric.name for unit in rivals for metric in plan.metrics_of(unit)}
+        routes = [route for route in fit if route in asked]
         for factor in outcome.factors:
             found = [gaps.get(_cell(outcome, factor.name, route)) for route in routes]
             complete = [gap for gap in found if gap is not None and gap.value is not None]
@@ -195,9 +198,9 @@ def _ranking(
                 float(np.mean([abs(gap.value) for gap in complete if gap.value is not None])),
                 np.mean([np.abs(gap.replicates) for gap in complete], axis=0),
             )
-            boards.setdefault((outcome.dataset, factor.name), []).append((outcome.unit.label, score))
+            boards.setdefault((outcome.dataset, factor.name), []).append((outcome.unit.label, score, routes))
     for (dataset, factor_name), entries in boards.items():
-        for (label, score), rank in zip(entries, rank_with_ties([s for _, s in entries]), strict=True):
+        for (label, score, routes), rank in zip(entries, rank_with_ties([e[1] for e in entries]), strict=True):
             estimate = _estimate(score)
             assert estimate is not None
             ranking.append(

@@ -329,13 +329,8 @@ def _request(
     changes: dict[str, Any] = settings_table(set_ or [])
     direct = {"seed": seed, "dtype": dtype, "items": limit, "oracle_items": limit}
     changes |= {key: value for key, value in direct.items() if value is not None}
-    return replace(
-        request,
-        models=_words(models) or request.models,
-        datasets=_words(datasets) or request.datasets,
-        metrics=_words(metrics) or request.metrics,
-        settings=read_settings(request.settings, changes, "--set"),
-    )
+    request = request.asking_for(_words(models), _words(datasets), _words(metrics))
+    return replace(request, settings=read_settings(request.settings, changes, "--set"))
 
 
 def _sizes(text: str) -> dict[int, int]:

@@ -45,7 +45,7 @@ def show_plan(console: Console, plan: Plan, device: str) -> None:
             table.add_row(*shown, *("-" for _ in plan.needs), counted.status)
             continue
         total += sum(counted.values())
-        table.add_row(*shown, *(f"{counted.get(n, 0):,}" for n in plan.needs), str(len(plan.metrics)))
+        table.add_row(*shown, *(f"{counted.get(n, 0):,}" for n in plan.needs), str(len(plan.metrics_of(unit))))
     console.print(table)
     for unit, fault in broken:
         say(console, f"{unit.label}: {fault.status} at {fault.stage}: {fault.reason}")

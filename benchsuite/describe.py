@@ -52,5 +52,7 @@ def _plugin(kind: str, cls: type[Any], catalog: Catalog) -> str:
 def _suite(name: str) -> str:
     request = load_suite(name)
     lines = [f"{name}  (suite)", ""]
-    lines += [f"{key}: {', '.join(getattr(request, key))}" for key in ("models", "datasets", "metrics")]
+    for group in request.groups:
+        lines += [f"{key}: {', '.join(names)}" for key, names in vars(group).items()]
+        lines += [""] if request.cells else []
     return "\n".join([*lines, f"settings: {request.settings}"])

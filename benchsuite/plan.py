@@ -49,14 +49,40 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Specs that belong together: every model meets every data set and is scored with every metric."""
+
+    models: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Request:
-    """What the user asked for, as specs."""
+    """What the user asked for, as specs: one product of models, data sets and metrics, or a union of several."""
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]
     metrics: tuple[str, ...]
     settings: Settings = field(default_factory=Settings)
     suite: str | None = None
+    cells: tuple[
+        Group, ...
+    ] = ()  #: if there are any, the plan is their union and the three lists above are not used
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups that the plan is the union of."""
+        return self.cells or (Group(self.models, self.datasets, self.metrics),)
+
+    def asking_for(
+        self, models: Sequence[str] = (), datasets: Sequence[str] = (), metrics: Sequence[str] = ()
+    ) -> Request:
+        """The same request with the lists that are not empty in place of its own, in every group."""
+        given = {"models": tuple(models), "datasets": tuple(datasets), "metrics": tuple(metrics)}
+        changes: dict[str, Any] = {key: value for key, value in given.items() if value}
+        cells = dict.fromkeys(replace(group, **changes) for group in self.cells)
+        return replace(self, cells=tuple(cells), **changes)
 
 
 @dataclass(frozen=True)
@@ -73,17 +99,26 @@ class Unit:
     reference: str | None = None  #: label of the oracle that this unit is compared to
     make_codec: Callable[[], DiffusionModel] | None = None  #: whose latents an oracle works in
     space: str = "pixels"
+    metrics: tuple[str, ...] | None = None  #: names of the plan's metrics that it is scored with; None = all
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Units in order, the metrics to score each with, and what those need."""
+    """Units in order, the metrics to score them with, and what those need."""
 
     units: tuple[Unit, ...]
     metrics: tuple[Metric, ...]
-    needs: Mapping[str, ProtocolOptions]  #: protocol name -> united request
+    needs: Mapping[str, ProtocolOptions]  #: protocol name -> united request of all metrics
     datasets: Mapping[str, Callable[[], Dataset]]
     settings: Settings
+
+    def metrics_of(self, unit: Unit) -> tuple[Metric, ...]:
+        """What `unit` is scored with."""
+        return tuple(metric for metric in self.metrics if unit.metrics is None or metric.name in unit.metrics)
+
+    def needs_of(self, unit: Unit) -> dict[str, ProtocolOptions]:
+        """What the metrics of `unit` need, by protocol."""
+        return unite(self.metrics_of(unit))
 
 
 def make_plan(request: Request, catalog: Catalog) -> Plan:
@@ -92,16 +127,33 @@ def make_plan(request: Request, catalog: Catalog) -> Plan:
     Raises:
         UsageError: unknown name or option, one metric with two sets of options, or nothing to do.
     """
-    metrics = [specs.build(_class(catalog, "metrics", s), "metric", s) for s in _distinct(request.metrics)]
-    if not metrics:
-        raise UsageError("no metric asked for; name at least one with --metrics")
-    for name in (names := [metric.name for metric in metrics]):
+    metrics: dict[str, Metric] = {}
+    datasets: dict[str, Callable[[], Dataset]] = {}
+    units: dict[tuple[str, str, str], Unit] = {}
+    for group in request.groups:
+        for spec in group.metrics:
+            if spec not in metrics:
+                metrics[spec] = specs.build(_class(catalog, "metrics", spec), "metric", spec)
+        for spec in group.datasets:
+            if spec not in datasets:
+                datasets[spec] = _factory(_class(catalog, "datasets", spec), "data set", spec)
+        scored = tuple(dict.fromkeys(metrics[spec].name for spec in group.metrics))
+        for unit in _units(group, catalog):
+            key = (unit.label, unit.dataset, unit.split)
+            before = units[key].metrics or () if key in units else ()  # a unit of two groups is measured once
+            units[key] = replace(unit, metrics=tuple(dict.fromkeys(before + scored)))
+    for name in (names := [metric.name for metric in metrics.values()]):
         if names.count(name) > 1:
             raise UsageError(f"metric {name!r} is asked for twice with different options; run them one by one")
-    datasets: dict[str, Callable[[], Dataset]] = {
-        spec: _factory(_class(catalog, "datasets", spec), "data set", spec) for spec in _distinct(request.datasets)
-    }
-    models = [(spec, _class(catalog, "models", spec)) for spec in _distinct(request.models)]
+    built = tuple(metrics.values())
+    return Plan(tuple(units.values()), built, unite(built), datasets, request.settings)
+
+
+def _units(group: Group, catalog: Catalog) -> list[Unit]:
+    """The units of one group, without their metrics."""
+    if not group.metrics:
+        raise UsageError("no metric asked for; name at least one with --metrics")
+    models = [(spec, _class(catalog, "models", spec)) for spec in _distinct(group.models)]
     if not models:
         raise UsageError("no model asked for; name at least one with --models")
     oracles = [cls for cls in catalog.models.values() if cls.oracle]
@@ -110,11 +162,11 @@ def make_plan(request: Request, catalog: Catalog) -> Plan:
         if cls.own_data:
             units.append(Unit(spec, spec, cls, _factory(cls, "model", spec), "", "test", oracle=True))
     on_data = [(spec, cls) for spec, cls in models if not cls.own_data]
-    if on_data and not datasets:
+    if on_data and not group.datasets:
         raise UsageError(f"model {on_data[0][0]!r} needs a data set; name one with --datasets")
-    for dataset in datasets:
+    for dataset in _distinct(group.datasets):
         units += _units_on(dataset, on_data, oracles)
-    return Plan(tuple(units), tuple(metrics), unite(metrics), datasets, request.settings)
+    return units
 
 
 def unite(metrics: Sequence[Metric]) -> dict[str, ProtocolOptions]:
@@ -182,6 +234,8 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 # ----------------------------------------------------------------------------------------- suites
 
+_LISTS = ("models", "datasets", "metrics")
+
 
 def suite_names() -> list[str]:
     """Names of the suites that ship with the engine."""
@@ -191,6 +245,9 @@ def suite_names() -> list[str]:
 
 def load_suite(name: str) -> Request:
     """Read a suite by name, or from a TOML file.
+
+    The file has ``models``, ``datasets`` and ``metrics``, every one of which meets every other; or tables
+    ``[[cells]]`` with lists of their own, whose union is run, for models that belong on different data.
 
     Raises:
         UsageError: no such suite or file, not TOML, or an unknown key.
@@ -208,18 +265,38 @@ def load_suite(name: str) -> Request:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"suite {name}: not TOML: {error}") from None
-    known = {"summary", "models", "datasets", "metrics", "settings"}
+    known = {"summary", *_LISTS, "settings", "cells"}
     for key in table:
         if key not in known:
             raise unknown(f"key of suite {name}:", key, known)
+    lists = _read_lists(table, f"suite {name}")
+    settings = read_settings(Settings(), table.get("settings", {}), f"suite {name}: settings")
+    return Request(settings=settings, suite=name, cells=_read_cells(table.get("cells", []), lists, name), **lists)
+
+
+def _read_cells(tables: Any, lists: Mapping[str, tuple[str, ...]], name: str) -> tuple[Group, ...]:
+    """The suite's ``[[cells]]``: groups that take the lists they leave out from the top of the file."""
+    if not (isinstance(tables, list) and all(isinstance(table, Mapping) for table in tables)):
+        raise UsageError(f"suite {name}: cells must be tables, [[cells]]; got {tables!r}")
+    groups = []
+    for number, table in enumerate(tables, 1):
+        where = f"suite {name}: cells {number}"
+        for key in table:
+            if key not in _LISTS:
+                raise unknown(f"key of {where}:", key, _LISTS)
+        own = _read_lists(table, where)
+        groups.append(Group(**{key: own[key] or lists[key] for key in _LISTS}))
+    return tuple(groups)
+
+
+def _read_lists(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
     lists = {}
-    for key in ("models", "datasets", "metrics"):
+    for key in _LISTS:
         value = table.get(key, [])
         if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-            raise UsageError(f"suite {name}: {key} must be a list of strings, got {value!r}")
+            raise UsageError(f"{where}: {key} must be a list of strings, got {value!r}")
         lists[key] = tuple(value)
-    settings = read_settings(Settings(), table.get("settings", {}), f"suite {name}: settings")
-    return Request(settings=settings, suite=name, **lists)
+    return lists
 
 
 def read_settings(base: D, table: Mapping[str, Any], where: str) -> D:

@@ -88,7 +88,7 @@ def count_passes(plan: Plan, device: str) -> list[tuple[Unit, dict[str, int] | F
     for unit in plan.units:
         try:
             bench = runner.prepare(unit, Outcome(unit, unit.dataset))
-            passes = {name: bench.count(need) for name, need in plan.needs.items() if bench.can(need)}
+            passes = {name: bench.count(need) for name, need in plan.needs_of(unit).items() if bench.can(need)}
         except _Stopped as stopped:
             counted.append((unit, stopped.fault))
         except FAULTS as error:
@@ -114,11 +114,12 @@ class _Runner:
         try:
             with torch.no_grad():
                 bench = self.prepare(unit, outcome)
-                records = {name: self._record(bench, need, outcome) for name, need in self.plan.needs.items()}
+                needs = self.plan.needs_of(unit)
+                records = {name: self._record(bench, need, outcome) for name, need in needs.items()}
         except _Stopped as stopped:
-            outcome.faults = {metric.name: stopped.fault for metric in self.plan.metrics}
+            outcome.faults = {metric.name: stopped.fault for metric in self.plan.metrics_of(unit)}
             return outcome
-        for metric in self.plan.metrics:
+        for metric in self.plan.metrics_of(unit):
             broken = [records[n.protocol] for n in metric.needs if isinstance(records[n.protocol], Fault)]
             if broken:
                 fault = broken[0]

@@ -15,6 +15,9 @@ from benchsuite import Curve, ExactModel, Fork, Metric, NoiseSweep, UTurn
 from benchsuite.discovery import Catalog
 from benchsuite.errors import UsageError
 from benchsuite.plan import (
+    Group,
+    Plan,
+    Request,
     Settings,
     Unit,
     load_suite,
@@ -180,6 +183,83 @@ def test_one_metric_with_two_sets_of_options_is_refused() -> None:
         make_plan(request(metrics=["tuned", "tuned:ridge=2"]), catalog_of(ToyModel, ToyData, Tuned))
 
 
+# ------------------------------------------------------------------------------------------- groups
+
+
+def group(models: str = "", datasets: str = "", metrics: str = "") -> Group:
+    return Group(tuple(models.split()), tuple(datasets.split()), tuple(metrics.split()))
+
+
+def groups(*cells: Group) -> Request:
+    return replace(request([], [], []), cells=cells)
+
+
+def scores(plan: Plan) -> list[tuple[str, str, str, str]]:
+    return [(u.label, u.dataset, u.split, " ".join(m.name for m in plan.metrics_of(u))) for u in plan.units]
+
+
+def test_groups_are_united_without_their_cross_product() -> None:
+    plan = make_plan(
+        groups(group("own toy", "toy-data", "heads"), group("latent", "other-data", "both")), catalog()
+    )
+    assert scores(plan) == [
+        ("own", "", "test", "heads"),
+        ("oracle", "toy-data", "train", "heads"),
+        ("oracle", "toy-data", "test", "heads"),
+        ("toy", "toy-data", "test", "heads"),
+        ("oracle [latent]", "other-data", "train", "both"),
+        ("latent", "other-data", "test", "both"),
+    ]
+    assert plan.needs == {"noise_sweep": NoiseSweep(heads=True), "u_turn": UTurn()}
+    assert plan.needs_of(plan.units[0]) == {"noise_sweep": NoiseSweep(heads=True)}
+    assert plan.needs_of(plan.units[-1]) == {"noise_sweep": NoiseSweep(), "u_turn": UTurn()}
+
+
+def test_a_unit_of_two_groups_is_measured_once_with_the_metrics_of_both() -> None:
+    plan = make_plan(
+        groups(group("toy", "toy-data", "taps"), group("toy own", "toy-data", "heads taps")), catalog()
+    )
+    assert scores(plan) == [
+        ("oracle", "toy-data", "train", "taps heads"),
+        ("oracle", "toy-data", "test", "taps heads"),
+        ("toy", "toy-data", "test", "taps heads"),
+        ("own", "", "test", "taps heads"),
+    ]
+
+
+def test_one_metric_with_two_sets_of_options_is_refused_across_groups() -> None:
+    asked = groups(group("toy", "toy-data", "tuned"), group("own", "", "tuned:ridge=2"))
+    with pytest.raises(UsageError, match="'tuned' is asked for twice"):
+        make_plan(asked, catalog_of(ToyModel, Own, ToyData, Tuned))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (group("toy", "toy-data"), "no metric asked for"),
+        (group("", "toy-data", "heads"), "no model asked for"),
+        (group("toy", "", "heads"), "model 'toy' needs a data set"),
+    ],
+)
+def test_every_group_must_be_complete(bad: Group, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_plan(groups(group("own", "", "heads"), bad), catalog())
+
+
+def test_the_command_line_replaces_one_list_in_every_group() -> None:
+    asked = groups(group("a", "x", "m"), group("b", "y", "n"), group("c", "y", "n"))
+    assert asked.asking_for(metrics=["o"]).groups == (
+        group("a", "x", "o"),
+        group("b", "y", "o"),
+        group("c", "y", "o"),
+    )
+    assert asked.asking_for(models=["d"]).groups == (group("d", "x", "m"), group("d", "y", "n"))
+    assert asked.asking_for(["d"], ["z"], ["o"]).groups == (group("d", "z", "o"),)
+    assert asked.asking_for() == asked
+    plain = request(["a"], ["x"], ["m"]).asking_for(datasets=["z"])
+    assert plain.groups == (group("a", "z", "m"),)
+
+
 # ----------------------------------------------------------------------------------------- settings
 
 
@@ -254,9 +334,7 @@ def test_suites_that_ship_are_valid_and_name_what_exists(first_party: Catalog) -
     for name in suite_names():
         suite = load_suite(name)
         assert suite.suite == name
-        for kind in ("models", "datasets", "metrics"):
-            for spec in getattr(suite, kind):
-                first_party.get(kind, spec.partition(":")[0])
+        assert make_plan(suite, first_party).units
 
 
 def test_a_suite_file(tmp_path: Path) -> None:
@@ -269,9 +347,25 @@ def test_a_suite_file(tmp_path: Path) -> None:
     assert found.settings == replace(Settings(), items=9, sweep=replace(SweepSettings(), low=-5.0))
 
 
+def test_a_suite_file_of_groups(tmp_path: Path) -> None:
+    """A group takes the lists that it leaves out from the top of the file."""
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'metrics = ["m"]\n[settings]\nitems = 9\n'
+        '[[cells]]\nmodels = ["a"]\ndatasets = ["x", "y"]\n[[cells]]\nmodels = ["b"]\nmetrics = ["n"]\n'
+    )
+    found = load_suite(str(path))
+    assert found.groups == (group("a", "x y", "m"), group("b", "", "n"))
+    assert found.settings.items == 9
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('[[cells]]\nmodel = ["a"]', "unknown key of suite .*cells 1: 'model'; did you mean models"),
+        ('[[cells]]\n[[cells]]\nmodels = "a"', "cells 2: models must be a list of strings, got 'a'"),
+        ("[cells]\nmodels = []", r"cells must be tables, \[\[cells\]\]; got"),
+        ("cells = [1]", r"cells must be tables, \[\[cells\]\]; got \[1\]"),
         ("models = [", "not TOML"),
         ('model = ["a"]', "unknown key of suite .*: 'model'; did you mean models"),
         ('models = "a"', "models must be a list of strings, got 'a'"),

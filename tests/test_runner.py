@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_runs import ROUTES, document, plan_of, raising, ranged, rows_of
-from toys import CLASS, ToyData, ToyModel, Unconditional
+from toy_runs import METRICS, ROUTES, document, plan_of, raising, ranged, rows_of
+from toys import CLASS, ToyData, ToyModel, Unconditional, catalog_of, request
 
 from benchsuite import (
     Curve,
@@ -24,6 +24,11 @@ from benchsuite import (
     Readout,
     Record,
 )
+from benchsuite.api import carry_out
+from benchsuite.assemble import _ranking
+from benchsuite.plan import Group, make_plan
+from benchsuite.runner import Outcome
+from benchsuite.statistics import Estimate
 from benchsuite.store import Store
 
 # ------------------------------------------------------------------------------- one row per cell
@@ -331,4 +336,57 @@ def test_factors_of_the_data_set_are_those_of_the_rows() -> None:
         ("class", "not_applicable"),
         ("class", "ok"),
         ("class", "ok"),
+    ]
+
+
+# -------------------------------------------------------------------------------------------- groups
+
+
+class OtherToyData(ToyData):
+    name = "other-toy-data"
+
+
+def test_groups_leave_rows_for_what_they_asked_only() -> None:
+    """No protocol is run for a unit whose metrics do not need it, and ranks know the routes of a data set."""
+    catalog = catalog_of(ToyModel, ToyData, OtherToyData, *METRICS)
+    asked = Group(("toy",), ("toy-data",), ("mutual-information",))
+    also = Group(("toy",), ("other-toy-data",), ("class-retention", "tap-mean"))
+    found, outcomes = carry_out(make_plan(replace(request(), cells=(asked, also)), catalog), catalog, "cpu", None)
+    cells = {(row["dataset"], row["metric"], row["status"]) for row in found["rows"]}
+    assert cells == {
+        ("toy-data", "mutual-information", "ok"),
+        ("other-toy-data", "class-retention", "ok"),
+        ("other-toy-data", "tap-mean", "ok"),
+    }
+    assert [sorted(outcome.passes) for outcome in outcomes] == [["noise_sweep"], ["noise_sweep", "u_turn"]]
+
+
+def test_ranks_are_over_the_routes_that_a_data_set_was_asked_for() -> None:
+    """A route that was only asked for on other data makes no row incomplete; one asked of a rival does."""
+    catalog = catalog_of(ToyModel, Unconditional, ToyData, OtherToyData, *METRICS)
+    cells = (
+        Group(("toy",), ("toy-data",), ("mutual-information", "class-retention")),
+        Group(("toy", "toy-unconditional"), ("other-toy-data",), ("mutual-information",)),
+        Group(("toy",), ("other-toy-data",), ("class-retention",)),
+    )
+    plan = make_plan(replace(request(), cells=cells), catalog)
+    outcomes = [Outcome(unit, unit.dataset, factors=(CLASS,)) for unit in plan.units]
+    gaps = {
+        (unit.label, "test", unit.dataset, "class", metric.name): Estimate(0.5, np.full(4, 0.5))
+        for unit in plan.units
+        for metric in plan.metrics_of(unit)
+    }
+    passed = {metric.name: {"passed": True} for metric in plan.metrics}
+    ranks = _ranking(plan, outcomes, gaps, passed)
+    routes = ["mutual-information", "class-retention"]
+    assert [(r["dataset"], r["label"], r["routes"]) for r in ranks] == [
+        ("toy-data", "toy", routes),
+        ("other-toy-data", "toy", routes),
+    ]
+    alone = make_plan(replace(request(), cells=cells[:2]), catalog)
+    ranks = _ranking(alone, [Outcome(u, u.dataset, factors=(CLASS,)) for u in alone.units], gaps, passed)
+    assert [(r["dataset"], r["label"], len(r["routes"])) for r in ranks] == [
+        ("toy-data", "toy", 2),
+        ("other-toy-data", "toy", 1),
+        ("other-toy-data", "toy-unconditional", 1),
     ]
