@@ -76,6 +76,8 @@ class DiffusionModel(ABC):
     factors: tuple[Factor, ...] = ()  #: what it can be conditioned on, in the order of the label columns
     taps: tuple[str, ...] = ()  #: default dotted paths of modules in `network` worth recording
     network: torch.nn.Module | None = None  #: its modules are tapped in the same forward pass as `denoise`
+    #: name of the data set whose split "train" it was trained on, after `load`; None = unknown
+    training_data: str | None = None
 
     def bind(self, dataset: Dataset, codec: Codec | None = None) -> None:  # noqa: B027 - optional hook
         """See the data set (and the space, if not pixels) to be measured on; called before `load`.
@@ -108,6 +110,13 @@ class DiffusionModel(ABC):
         """(B, *shape) => images (B, C, H, W) in [-1, 1]; the identity for pixel models."""
         return x
 
+    def training_points(self) -> Split | None:
+        """What it was trained on or made of, if it holds that itself: `images` are x (N, *shape). After `load`.
+
+        None for models that do not; what is known of theirs is `training_data`.
+        """
+        return None
+
     def native_time(self, log_snr: FloatArray) -> FloatArray | None:
         """The model's own clock t/T in [0, 1] (1 = noise) at `log_snr` (T,); None if it has none."""
         return None
@@ -137,6 +146,18 @@ class ExactModel(DiffusionModel):
     def prior(self) -> dict[str, torch.Tensor]:
         """p(factor) as {factor name: (K,)}."""
         raise NotImplementedError(f"{self.name} does not state its prior")
+
+    def features(self, x0: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Layers of abstraction of clean items, shallow to deep, as in `Readout.features`; by default the data."""
+        return {"data": x0}
+
+    def positions(self, x0: torch.Tensor) -> torch.Tensor | None:
+        """Positions of clean items as in `Readout.positions`; by default every coordinate is one."""
+        return x0.flatten(1)
+
+    def position_distances(self) -> FloatArray | None:
+        """Distances (P, P) between the positions; None if they have no geometry."""
+        return None
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """`n` draws from the model: x0 (n, *shape) and labels (n, len(factors)) int64."""
@@ -174,8 +195,23 @@ class Readout(ABC):
         """Images (B, *shape) in [-1, 1] => {factor: (B, K)}, rows sum to 1."""
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Hidden layers from shallow to deep, {layer: (B, D)}; empty if there are none."""
+        """Hidden layers from shallow to deep, {layer: (B, C) or (B, C, …)}, channels on axis 1.
+
+        Empty if there are none. What follows the channels are places that share their statistics.
+        """
         return {}
+
+    def positions(self, images: torch.Tensor) -> torch.Tensor | None:
+        """What stands at each of P positions of an image, so that changes can be correlated; None if nothing.
+
+        Integers (B, P): tokens, which change or not. Floats (B, P): a scalar field, whose change is a
+        difference. Floats (B, P, E): embeddings (of patches), whose change is ‖difference‖ / √E.
+        """
+        return None
+
+    def position_distances(self) -> FloatArray | None:
+        """Distances (P, P) between the positions; None if they have no geometry."""
+        return None
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -255,6 +291,8 @@ class UTurn(ProtocolOptions):
     """Ask for U-turns: noise to sigma, reverse SDE back to 0, judge what comes out."""
 
     protocol: ClassVar[str] = "u_turn"
+    features: bool = False  #: how similar the judge's hidden layers stay, see `Readout.features`
+    positions: bool = False  #: how much every position changes, see `Readout.positions`
 
 
 @dataclass(frozen=True)
@@ -262,6 +300,22 @@ class Fork(ProtocolOptions):
     """Ask for forks: k independent continuations from one noised image."""
 
     protocol: ClassVar[str] = "fork"
+
+
+@dataclass(frozen=True)
+class Trajectory(ProtocolOptions):
+    """Ask for reverse paths from the model's prior: x and D(x) at the recorded levels, and where they end."""
+
+    protocol: ClassVar[str] = "trajectory"
+    conditional: bool = False  #: the filter of every factor along the paths, from all of its conditional heads
+    errors: bool = False  #: denoising errors of training and evaluated items at the recorded levels
+
+
+@dataclass(frozen=True)
+class Population(ProtocolOptions):
+    """Ask for the model's training items in its own space; not applicable to models whose are unknown."""
+
+    protocol: ClassVar[str] = "population"
 
 
 @dataclass
@@ -297,7 +351,7 @@ class Curve:
     curve passes a fraction of the way between them (for information: 0 and H, never the curve's own maximum).
     """
 
-    factor: str
+    factor: str  #: "" if it is about no factor in particular
     log_snr: FloatArray  #: (T,), ascending
     per_item: FloatArray  #: (N, T); the curve is the mean over items
     items: tuple[str, ...]  #: (N,) ids; repeated ids are noise draws of one item and are resampled together
@@ -306,6 +360,9 @@ class Curve:
     ceiling: float = 1.0
     variant: str = ""  #: "" is the published curve; a name marks a diagnostic beside it
     tap: str | None = None
+    #: what the levels measure: "log_snr", or for variants the name of a loss from 0, nothing, to 1, everything lost
+    axis: str = "log_snr"
+    beside: str | None = None  #: variant in whose panel this curve is drawn, as a theory of it; None = its own
     flags: tuple[str, ...] = ()  #: warnings that belong to the number
     extra: Mapping[str, Any] = field(default_factory=dict)  #: JSON-able scalars worth a place in the row
 
@@ -320,6 +377,7 @@ class Metric(ABC):
     bounds: ClassVar[tuple[float, float]]  #: of the published value; infinities allowed
     needs: ClassVar[tuple[ProtocolOptions, ...]]
     onset: ClassVar[bool] = True  #: log_snr_50 and width of the published curve are meaningful
+    per_factor: ClassVar[bool] = True  #: False: its curves are about the items as a whole, with factor ""
     tolerance: ClassVar[float] = 0.03  #: largest bias on exact models, in `unit`; `calibrate` holds it to that
 
     #: the curve tends to its truth from below and its interval is about the bound, not about the truth

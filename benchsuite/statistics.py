@@ -77,7 +77,7 @@ def _weights(items: tuple[str, ...], replicates: int, seed: int) -> FloatArray:
 
 
 def summarise(curve: Curve, *, replicates: int, seed: int) -> Summary:
-    """Mean curve, pointwise intervals, and log_snr_50 and width with theirs."""
+    """Mean curve, pointwise intervals, and log_snr_50 and width with theirs (in the curve's own axis)."""
     values, items = cluster_means(curve.per_item, curve.items)
     mean = values.mean(axis=0)
     means = resampling_weights(items, replicates, seed) @ values
@@ -85,24 +85,29 @@ def summarise(curve: Curve, *, replicates: int, seed: int) -> Summary:
 
     # a quantity that falls as the factor becomes fixed (entropy) is turned round
     sign = 1.0 if curve.ceiling >= curve.floor else -1.0
+    # crossings are looked for from the noisy side, which is the far end of an axis that counts losses
+    losing = curve.axis != "log_snr"
+    order = slice(None, None, -1 if losing else 1)
+    levels, curves = curve.log_snr[order], sign * np.concatenate([mean[None], means])[:, order]
 
     def crossing(fraction: float) -> Estimate:
         level = sign * (curve.floor + fraction * (curve.ceiling - curve.floor))
-        value = float(first_crossing(sign * mean[None], curve.log_snr, level)[0])
-        found = first_crossing(sign * means, curve.log_snr, level)
+        value, *found = first_crossing(curves, levels, level)
         if np.isfinite(value):
-            return Estimate(value, found)
-        side = "starts above" if sign * mean[0] >= level else "never reaches"
-        return Estimate(None, found, f"{side} {fraction:.0%} of the way from floor to ceiling")
+            return Estimate(float(value), np.array(found))
+        side = "starts above" if curves[0, 0] >= level else "never reaches"
+        return Estimate(None, np.array(found), f"{side} {fraction:.0%} of the way from floor to ceiling")
 
     early, half, late = crossing(EARLY), crossing(ONSET), crossing(LATE)
-    return Summary(mean, low, high, means, half, difference(late, early), len(items))
+    width = difference(early, late) if losing else difference(late, early)
+    return Summary(mean, low, high, means, half, width, len(items))
 
 
 def first_crossing(curves: FloatArray, log_snr: FloatArray, level: float) -> FloatArray:
-    """The lowest log_snr at which each curve (R, T) rises through `level`, linearly interpolated; NaN if none.
+    """The first level at which each curve (R, T) rises through `level`, linearly interpolated; NaN if none.
 
-    A curve that starts at or above the level has no crossing inside the grid.
+    Levels (T,) run from noise to clean: log_snr ascends, a loss descends. A curve that starts at or above the
+    level has no crossing inside the grid.
     """
     above = curves >= level
     index = above.argmax(axis=1)  # first level at or above

@@ -55,7 +55,10 @@ class ReturnSettings:
 class UTurnSettings(ReturnSettings):
     """U-turns; everything their numbers depend on besides model and items."""
 
-    draws: int = 1  #: U-turns per item and level, in antithetic pairs
+    draws: int = 1  #: U-turns per item and level
+    #: draws come in pairs of opposite noise, which spares variance of means; what correlates several U-turns of
+    #: one item needs independent ones and uses every other draw, or all of them if this is off
+    antithetic: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,6 +81,46 @@ class ForkSettings(ReturnSettings):
         if self.k < 2:
             raise UsageError(f"ForkSettings.k must be at least 2, got {self.k}")
         _check_positive("ForkSettings", "items", self.items)
+
+
+@dataclass(frozen=True)
+class TrajectorySettings(ReturnSettings):
+    """Reverse paths from the prior; everything their numbers depend on besides the model.
+
+    They start at the noisiest recorded level in the model's range; `every` is the spacing of recorded levels.
+    """
+
+    low: float = -7.0  #: log_snr of the noisiest recorded level
+    high: float = 8.0  #: log_snr of the cleanest recorded level
+    every: float = 1.0
+    steps_per_level: int = 8
+    method: str = "ancestral"  #: the increments of a filter are exactly Gaussian for "ancestral" only
+    paths: int = 200
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_positive("TrajectorySettings", "paths", self.paths)
+
+
+@dataclass(frozen=True)
+class ChannelSettings:
+    """Other noise channels of exact models; everything their numbers depend on besides the model."""
+
+    nodes: int = 21  #: equidistant levels from one end of a channel to the other
+    refine: int = 9  #: levels more, where the first factor falls from 90 % to 10 % of its way
+    redraws: int = 1  #: copies of the model with its random parameters drawn anew; 1 = the model as it is
+    items: int = 64  #: items of each copy
+    draws: int = 8  #: posterior draws per item and level, each with its own noise, when changed tokens are asked for
+    shared_draws: int = 32  #: the same for a channel without randomness, where they share one forward pass
+
+    def __post_init__(self) -> None:
+        for name, least in (("nodes", 5), ("refine", 0), ("redraws", 1), ("items", 1), ("draws", 2)):
+            if getattr(self, name) < least:
+                raise UsageError(f"ChannelSettings.{name} must be at least {least}, got {getattr(self, name)}")
+        if self.shared_draws < 2:
+            raise UsageError(f"ChannelSettings.shared_draws must be at least 2, got {self.shared_draws}")
+        if self.redraws * self.items < 2:
+            raise UsageError("ChannelSettings needs two items or more: raise items or redraws")
 
 
 def _check_range(where: str, low: float, high: float) -> None:
