@@ -28,6 +28,28 @@ class SweepSettings:
 
 
 @dataclass(frozen=True)
+class FilterSettings:
+    """The filter of a label along its item's way down; everything its numbers depend on besides model and items."""
+
+    low: float = -8.0  #: log_snr of the noisiest level, where the filter starts from the prior
+    high: float = 9.0  #: log_snr of the cleanest level
+    nodes: int = 69  #: equidistant levels; steps of 0.25 log-SNR cost less than 0.01 nats on exact models
+    draws: int = 1  #: paths per item, in antithetic pairs
+    items: int = 2000  #: items that are filtered, at most
+    most_values: int = 12  #: factors with more values are left out: every value costs a pass
+    negligible: float = 1e-6  #: a value that is less probable than this is ruled out for the rest of the path
+
+    def __post_init__(self) -> None:
+        _check_range("FilterSettings", self.low, self.high)
+        for name in ("draws", "items"):
+            _check_positive("FilterSettings", name, getattr(self, name))
+        if self.nodes < 2:
+            raise UsageError(f"FilterSettings.nodes must be at least 2, got {self.nodes}")
+        if not 0 <= self.negligible < 0.1:
+            raise UsageError(f"FilterSettings.negligible must lie in [0, 0.1), got {self.negligible}")
+
+
+@dataclass(frozen=True)
 class ReturnSettings:
     """The reverse schedule that U-turns and forks come back by."""
 
