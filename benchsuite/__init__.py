@@ -5,6 +5,10 @@ Everything a plugin needs is importable from here. Importing this package does n
 
 from typing import TYPE_CHECKING
 
+from benchsuite.channels import ChannelModel as ChannelModel
+from benchsuite.channels import Channels as Channels
+from benchsuite.channels import NoiseChannel as NoiseChannel
+from benchsuite.channels import Passage as Passage
 from benchsuite.contracts import Codec as Codec
 from benchsuite.contracts import Curve as Curve
 from benchsuite.contracts import Dataset as Dataset
@@ -14,11 +18,13 @@ from benchsuite.contracts import Factor as Factor
 from benchsuite.contracts import Fork as Fork
 from benchsuite.contracts import Metric as Metric
 from benchsuite.contracts import NoiseSweep as NoiseSweep
+from benchsuite.contracts import Population as Population
 from benchsuite.contracts import Readout as Readout
 from benchsuite.contracts import Recipe as Recipe
 from benchsuite.contracts import Record as Record
 from benchsuite.contracts import Split as Split
 from benchsuite.contracts import Track as Track
+from benchsuite.contracts import Trajectory as Trajectory
 from benchsuite.contracts import UTurn as UTurn
 from benchsuite.contracts import fingerprint_state as fingerprint_state
 from benchsuite.errors import BenchsuiteError as BenchsuiteError

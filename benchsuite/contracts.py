@@ -143,6 +143,13 @@ class ExactModel(DiffusionModel):
     ) -> torch.Tensor:
         """One exact draw x0 ~ p(x0 | x) per row: (B, *shape). The perfect reverse process in one shot."""
 
+    def head_spread(self, x: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor] | None:
+        """sum_k p(k | x) ‖D(x | k) - D(x)‖² as {factor name: (B,)}, by a way shorter than one head per value.
+
+        None (the default) has the noise sweep ask every conditional head. x (B, *shape), sigma (B,).
+        """
+        return None
+
     def prior(self) -> dict[str, torch.Tensor]:
         """p(factor) as {factor name: (K,)}."""
         raise NotImplementedError(f"{self.name} does not state its prior")
@@ -360,7 +367,7 @@ class Curve:
     ceiling: float = 1.0
     variant: str = ""  #: "" is the published curve; a name marks a diagnostic beside it
     tap: str | None = None
-    #: what the levels measure: "log_snr", or for variants the name of a loss from 0, nothing, to 1, everything lost
+    #: what the levels measure: "log_snr"; for variants also the name of a loss from 0 (nothing) to 1 (everything)
     axis: str = "log_snr"
     beside: str | None = None  #: variant in whose panel this curve is drawn, as a theory of it; None = its own
     flags: tuple[str, ...] = ()  #: warnings that belong to the number

@@ -17,7 +17,13 @@ from benchsuite import specs
 from benchsuite.contracts import Dataset, DiffusionModel, Metric, ProtocolOptions
 from benchsuite.discovery import Catalog
 from benchsuite.errors import UsageError, unknown
-from benchsuite.protocols.settings import ForkSettings, SweepSettings, UTurnSettings
+from benchsuite.protocols.settings import (
+    ChannelSettings,
+    ForkSettings,
+    SweepSettings,
+    TrajectorySettings,
+    UTurnSettings,
+)
 
 D = TypeVar("D")
 DEFAULT_SUITE = "digits"
@@ -39,6 +45,8 @@ class Settings:
     sweep: SweepSettings = field(default_factory=SweepSettings)
     u_turn: UTurnSettings = field(default_factory=UTurnSettings)
     fork: ForkSettings = field(default_factory=ForkSettings)
+    trajectory: TrajectorySettings = field(default_factory=TrajectorySettings)
+    channels: ChannelSettings = field(default_factory=ChannelSettings)
 
     def __post_init__(self) -> None:
         for name, least in (("items", 2), ("oracle_items", 2), ("probe_items", 1), ("bootstrap", 1), ("batch", 1)):

@@ -132,7 +132,7 @@ class ChannelSettings:
     refine: int = 9  #: levels more, where the first factor falls from 90 % to 10 % of its way
     redraws: int = 1  #: copies of the model with its random parameters drawn anew; 1 = the model as it is
     items: int = 64  #: items of each copy
-    draws: int = 8  #: posterior draws per item and level, each with its own noise, when changed tokens are asked for
+    draws: int = 8  #: passages per item and level, each with its own noise, when posterior draws are asked for
     shared_draws: int = 32  #: the same for a channel without randomness, where they share one forward pass
 
     def __post_init__(self) -> None:
