@@ -37,7 +37,7 @@ def assemble(
     rows = []
     for outcome in outcomes:
         for metric in plan.metrics_of(outcome.unit):
-            for factor in _factors(outcome, metric.name):
+            for factor in _factors(outcome, metric):
                 rows.append(_row(plan, outcome, metric, factor, summaries, gaps, folders))
     return {
         "schema_version": SCHEMA_VERSION,
@@ -219,10 +219,10 @@ def _reference(
     return summaries.get((unit.reference, "train", outcome.dataset, factor, metric))
 
 
-def _factors(outcome: Outcome, metric: str) -> list[str]:
-    """One cell per factor; a cell without factor if the unit failed before its factors were known."""
-    found = [f.name for f in outcome.factors]
-    found += [c.factor for c in outcome.curves.get(metric, ()) if c.factor not in found]
+def _factors(outcome: Outcome, metric: Metric) -> list[str]:
+    """One cell per factor; one without factor if the metric is about none, or if they never became known."""
+    found = [f.name for f in outcome.factors] if metric.per_factor else []
+    found += [c.factor for c in outcome.curves.get(metric.name, ()) if c.factor not in found]
     return list(dict.fromkeys(found)) or [""]
 
 

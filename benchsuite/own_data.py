@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchsuite.contracts import Dataset, ExactModel, Readout, Split
+from benchsuite.contracts import Dataset, ExactModel, FloatArray, Readout, Split
 from benchsuite.randomness import stream_key
 
 
@@ -26,6 +26,18 @@ class ExactReadout(Readout):
         """Items (B, *shape) => {factor: (B, K)}."""
         sigma = images.new_full((len(images),), self.model.sigma_range[0])
         return self.model.posterior(images, sigma)
+
+    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The model's own layers of abstraction."""
+        return self.model.features(images)
+
+    def positions(self, images: torch.Tensor) -> torch.Tensor | None:
+        """The model's own positions."""
+        return self.model.positions(images)
+
+    def position_distances(self) -> FloatArray | None:
+        """Those of the model."""
+        return self.model.position_distances()
 
     def fingerprint(self) -> str:
         """That of the model."""

@@ -58,7 +58,7 @@ class CurvePoints:
 class Row:
     """One cell of a run; `split` "test" is held out, "train" an oracle's own population.
 
-    `factor` is "" when the cell failed before its factors were known.
+    `factor` is "" when the metric is about no factor, or the cell failed before its factors were known.
     """
 
     cell_id: str
@@ -215,8 +215,6 @@ def _row(row: JsonObject) -> Row:
     if status not in STATUSES:
         raise UsageError(f"{row.where}.status must be one of {', '.join(STATUSES)}, found {status!r}")
     factor = row.text("factor", "")
-    if status == "ok" and not factor:
-        raise UsageError(f"{row.where}.factor must name the factor of an ok row, found {factor!r}")
     scalars = JsonObject(row.mapping("scalars"), f"{row.where}.scalars")
     notes = JsonObject(row.mapping("scalar_notes"), f"{row.where}.scalar_notes")
     accuracy = JsonObject(row.mapping("readout_accuracy"), f"{row.where}.readout_accuracy")

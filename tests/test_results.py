@@ -61,7 +61,6 @@ def test_plain_turns_numpy_into_json():
         ({"draws": True}, r"rows\[0\].draws must be a whole number"),
         ({"entropy": "2.3"}, r'rows\[0\].entropy must be a number or null, found "2.3"'),
         ({"flags": "tail"}, r'rows\[0\].flags must be a list of strings, found "tail"'),
-        ({"factor": ""}, r"rows\[0\].factor must name the factor of an ok row"),
         ({"scalars": {"width": 3.0}}, r"rows\[0\].scalars.width must be an object, found 3.0"),
         ({"scalars": [1]}, r"rows\[0\].scalars must be an object, found \[1\]"),
         ({"curves": {}}, r"rows\[0\].curves must be a list, found {}"),

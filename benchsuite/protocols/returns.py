@@ -73,7 +73,8 @@ def schedule(settings: ReturnSettings, sigma_range: tuple[float, float]) -> Sche
 class Streams:
     """Random streams of one draw of a group of items: one per item on the way up, one per path on the way down.
 
-    Draws 2j and 2j + 1 use the same streams with opposite signs.
+    Antithetic draws 2j and 2j + 1 use the same streams with opposite signs; every draw number that is not
+    antithetic has streams of its own.
     """
 
     items: torch.Tensor  #: (N,)
@@ -90,15 +91,16 @@ class Streams:
         items: Items,
         sigmas: Sequence[float],
         path: int = 0,
+        antithetic: bool = True,
     ) -> Streams:
         """Streams of draw number `draw`; continuations that share the way up differ in `path`."""
         device = items.x.device
-        stream = f"{protocol}/{draw // 2}"
+        stream = f"{protocol}/{draw // 2 if antithetic else draw}"
         rows = [f"{item}@{log_snr_from_sigma(sigma):.6f}" for sigma in sigmas for item in items.ids]
         return cls(
             item_keys(seed, dataset, stream, items.ids, device),
             stream_keys((seed, dataset, stream, "reverse", path), rows).to(device),
-            -1.0 if draw % 2 else 1.0,
+            -1.0 if antithetic and draw % 2 else 1.0,
         )
 
     def noised(self, x: torch.Tensor, sigmas: Sequence[float]) -> list[torch.Tensor]:
