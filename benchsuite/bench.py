@@ -16,15 +16,17 @@ from benchsuite.contracts import (
     ExactModel,
     Fork,
     NoiseSweep,
+    Population,
     ProtocolOptions,
     Readout,
     Record,
+    Trajectory,
     UTurn,
 )
 from benchsuite.errors import BenchsuiteError, NotApplicableError
 from benchsuite.own_data import OwnData
 from benchsuite.plan import Settings, Unit
-from benchsuite.protocols import fork, noise_sweep, u_turn
+from benchsuite.protocols import fork, noise_sweep, population, trajectory, u_turn
 from benchsuite.protocols.common import Items, Meter, chunks
 from benchsuite.protocols.spread import values_in_use
 from benchsuite.provenance import class_identity, engine_identity
@@ -85,7 +87,7 @@ class Bench:
 
     def can(self, need: ProtocolOptions) -> bool:
         """Whether the data set offers what the protocol needs."""
-        return self.readout is not None or isinstance(need, NoiseSweep)
+        return self.readout is not None or not isinstance(need, UTurn | Fork)
 
     def count(self, need: ProtocolOptions) -> int:
         """Forward passes that `run` would take."""
@@ -105,6 +107,12 @@ class Bench:
                 return u_turn.count_passes(self.settings.u_turn, items, reach)
             case Fork():
                 return fork.count_passes(self.settings.fork, items, reach)
+            case Trajectory():
+                return trajectory.count_passes(
+                    self.settings.trajectory, need, self._priors(), self.model, self.items, self.probe["train"]
+                )
+            case Population():
+                return 0
         raise BenchsuiteError(f"unknown protocol {need.protocol!r}")
 
     def _spread_heads(self) -> int:
@@ -112,6 +120,9 @@ class Bench:
         if not (self.exact and isinstance(self.model, ExactModel)):
             return 0
         return sum(map(len, values_in_use(self.model, self.items.factors).values()))
+
+    def _priors(self) -> dict[str, Any]:
+        return _prior(self.model, self.dataset)
 
     def run(self, need: ProtocolOptions, advance: Callable[[int], None]) -> Record:
         """Run a protocol, halving the batch while memory runs out."""
@@ -150,6 +161,19 @@ class Bench:
             return noise_sweep.noise_sweep(
                 self.model, self.items, self.probe, need, self.settings.sweep, exact=self.exact, **common
             )
+        if isinstance(need, Population):
+            return population.population(self.model, self.dataset, batch=batch, device=self.device)
+        if isinstance(need, Trajectory):
+            return trajectory.trajectory(
+                self.model,
+                self.items,
+                self.probe["train"],
+                self.readout,
+                self._priors(),
+                need,
+                self.settings.trajectory,
+                **common,
+            )
         assert self.readout is not None
         if isinstance(need, UTurn):
             return u_turn.u_turn(self.model, self.items, self.readout, self.settings.u_turn, **common)
@@ -157,10 +181,13 @@ class Bench:
 
     def origin(self, need: ProtocolOptions) -> dict[str, Any]:
         """Everything the record of `need` depends on."""
-        sections = {"noise_sweep": "sweep", "u_turn": "u_turn", "fork": "fork"}
+        if isinstance(need, Population):
+            return self._population_origin()
+        sections = {"noise_sweep": "sweep", "u_turn": "u_turn", "fork": "fork", "trajectory": "trajectory"}
         section = getattr(self.settings, sections[need.protocol])
         judged = self.readout is not None and not isinstance(need, NoiseSweep)
-        tapped = isinstance(need, NoiseSweep) and need.taps
+        # training items: those of probes, and those that paths take the moments of their start from
+        tapped = isinstance(need, NoiseSweep) and need.taps or isinstance(need, Trajectory)
         used = self.settings.fork.items if isinstance(need, Fork) else len(self.items)
         return {
             "op": need.protocol,
@@ -175,6 +202,19 @@ class Bench:
             "readout": self.readout.fingerprint() if judged and self.readout else None,
             "items": list(self.items.ids[:used]),
             "probe": {role: list(group.ids) for role, group in self.probe.items() if tapped},
+        }
+
+    def _population_origin(self) -> dict[str, Any]:
+        """What training items depend on: not on a model that takes the images of the data set as they are."""
+        own = population.states_its_own(self.model)
+        model = {"fingerprint": self.model.fingerprint(), "code": class_identity(type(self.model))}
+        return {
+            "op": "population",
+            "engine": engine_identity(),
+            "model": model if own else None,
+            "training_data": self.model.training_data,
+            "dtype": self.settings.dtype if own else None,
+            "dataset": {"fingerprint": self.dataset.fingerprint(), "code": class_identity(type(self.dataset))},
         }
 
     def facts(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.contracts import Record
-from benchsuite.testing.records import ROLES, Records, copied, factor_of, tap_order
+from benchsuite.testing.records import ROLES, Records, copied, factor_of, measured, tap_order
 
 
 def shuffled(records: Mapping[str, Record], seed: int) -> Records:
@@ -20,7 +20,7 @@ def shuffled(records: Mapping[str, Record], seed: int) -> Records:
     """
     rng = np.random.default_rng(seed)
     changed = copied(records)
-    for record in changed.values():
+    for record in measured(changed):
         _forget_posterior(record)
         arrays = record.arrays
         n = len(np.unique(record["items"]))

@@ -67,8 +67,8 @@ def _items(case: MetricCase) -> Observation:
     known = {
         str(i)
         for record in case.records.values()
-        for key in ("items", "tap_items")
-        if key in record.arrays
+        for key in record.arrays
+        if key in ("items", "tap_items") or key.startswith("items/")
         for i in record[key]
     }
     wrong = []

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from benchsuite.bench import Bench
-from benchsuite.contracts import ProtocolOptions, Record
+from benchsuite.contracts import Factor, Population, ProtocolOptions, Record
 from benchsuite.own_data import OwnData
 from benchsuite.plan import Settings, Unit
-from benchsuite.protocols.settings import ForkSettings, SweepSettings, UTurnSettings
+from benchsuite.protocols.settings import ForkSettings, SweepSettings, TrajectorySettings, UTurnSettings
 from benchsuite.testing.reference import ReferenceMixture
 
 Records = dict[str, Record]
@@ -28,6 +28,7 @@ SETTINGS = Settings(
     sweep=SweepSettings(low=-7.0, high=6.0, nodes=27, draws=2, tap_stride=8),
     u_turn=UTurnSettings(low=-6.0, high=5.0, every=1.0, steps_per_level=2, end=6.0, draws=2),
     fork=ForkSettings(low=-6.0, high=4.0, every=2.0, steps_per_level=4, end=6.0, items=64),
+    trajectory=TrajectorySettings(low=-6.0, high=6.0, end=6.0, paths=96),
 )
 #: axes (rows, levels, values) of the arrays called so, or whose name starts so; see `benchsuite.protocols`
 AXES: dict[str, tuple[int | None, int | None, int | None]] = {
@@ -46,6 +47,15 @@ AXES: dict[str, tuple[int | None, int | None, int | None]] = {
     "tap_role": (0, None, None),
     "tap_labels/": (0, None, None),
     "tap/": (1, 0, None),
+    # of paths; a population, which has x too but no levels, is left as it is
+    "x": (0, 1, None),
+    "denoised": (0, 1, None),
+    "final": (0, None, None),
+    "verdict/": (0, None, 1),
+    "filter/": (0, 1, 2),
+    "mse/": (None, 1, None),
+    "items/": (None, None, None),
+    "ids": (None, None, None),
 }
 #: of the rows of taps
 ROLES = ("train", "val", "test")
@@ -62,7 +72,18 @@ def _reference(needs: tuple[ProtocolOptions, ...], seed: int) -> Records:
     unit = Unit(model.name, model.name, ReferenceMixture, ReferenceMixture, "", "test", oracle=True)
     with torch.no_grad():
         bench = Bench.build(model, data, unit, settings, "cpu")
-        return {need.protocol: bench.run(need, lambda rows: None) for need in needs}
+        found = {need.protocol: bench.run(need, lambda rows: None) for need in needs if need != Population()}
+    if Population() in needs:
+        found["population"] = _population(data, model.factors)
+    return {need.protocol: found[need.protocol] for need in needs}
+
+
+def _population(data: OwnData, factors: Sequence[Factor]) -> Record:
+    """The training draws as if they were all there is: the reference case itself is no finite set."""
+    train = data.split("train")
+    labels = {f"labels/{f.name}": train.labels[:, i].numpy() for i, f in enumerate(factors)}
+    arrays: dict[str, NDArray[Any]] = {"x": train.images.numpy(), "ids": np.array(train.ids), **labels}
+    return Record("population", arrays, {"factors": {f.name: f.size for f in factors}, "seed": 0})
 
 
 def reference_records(needs: Sequence[ProtocolOptions], seed: int = 0) -> Records:
@@ -87,6 +108,11 @@ def frozen(records: Mapping[str, Record]) -> Records:
     return copies
 
 
+def measured(records: Mapping[str, Record]) -> list[Record]:
+    """The records of a model at work; a population is what it comes from."""
+    return [record for record in records.values() if record.protocol != "population"]
+
+
 def axes(name: str) -> tuple[int | None, int | None, int | None]:
     """(rows, levels, values) axes of the array called `name`."""
     head, slash, _ = name.partition("/")
@@ -102,7 +128,7 @@ def reordered(records: Mapping[str, Record], seed: int) -> Records:
     """The same items in another order (rows stay draw by draw, as protocols promise)."""
     rng = np.random.default_rng(seed)
     changed = copied(records)
-    for record in changed.values():
+    for record in measured(changed):
         n = len(np.unique(record["items"]))
         order = rng.permutation(n)
         rows = (np.arange(len(record["items"]) // n)[:, None] * n + order).ravel()
@@ -153,7 +179,7 @@ def _derangement(rng: np.random.Generator, size: int) -> NDArray[Any]:
 def between(records: Mapping[str, Record], low: float, high: float) -> Records:
     """The levels from `low` to `high` only."""
     changed = copied(records)
-    for record in changed.values():
+    for record in measured(changed):
         keep = {
             prefix: np.flatnonzero((record[name] >= low - 1e-9) & (record[name] <= high + 1e-9))
             for prefix, name in (("", "log_snr"), ("tap", "tap_log_snr"))
@@ -169,7 +195,7 @@ def between(records: Mapping[str, Record], low: float, high: float) -> Records:
 def halved(records: Mapping[str, Record]) -> Records:
     """Every second test item only; what probes learn from stays."""
     changed = copied(records)
-    for record in changed.values():
+    for record in measured(changed):
         kept = np.unique(record["items"])[::2]
         rows = np.flatnonzero(np.isin(record["items"], kept))
         taps = np.arange(0)

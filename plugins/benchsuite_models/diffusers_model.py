@@ -106,6 +106,7 @@ class DiffusersModel(DiffusionModel):
         self.factors = self._conditions.factors
         self.sigma_range = self._range.sigma_range(self._process)
         self.shape = self._shape(unet)
+        self.training_data = read_card(self.root).get("dataset")
         self.network = self.place(load_network(unet), device, dtype)
         self.taps = default_taps(self.network)
 

@@ -92,6 +92,11 @@ class EmpiricalBayes(ExactModel):
         )
         self._indicator = one_hot(self.population_labels, self.factors)  # (N, sum of K)
 
+    def training_points(self) -> Split:
+        """The (encoded) population."""
+        assert self._source is not None, "bind() and load() first"
+        return Split(self.population, self.population_labels, self._source.ids)
+
     @property
     def population_size(self) -> int:
         """Number of images N in the population."""
