@@ -118,6 +118,8 @@ def _valid(case: DatasetCase) -> Observation:
 
 @DATASET.add("pixel-range", "pixels lie in [-1, 1] and use both signs")
 def _range(case: DatasetCase) -> Observation:
+    if len(case.dataset.shape) != 3:
+        raise Skip("items are vectors in coordinates of their own, not images")
     images = [part.images for part in case.splits.values()]
     low, high = min(float(x.min()) for x in images), max(float(x.max()) for x in images)
     return Observation(
