@@ -61,10 +61,14 @@ class ImageDataset(Dataset):
         factors, splits = self.read()
         if self.dummy_factor:
             factors += (Factor("dummy", tuple(str(k) for k in range(self.dummy_factor))),)
-            splits = {name: with_dummy(part, self.dummy_factor) for name, part in splits.items()}
+            splits = {name: self.with_dummy(part) for name, part in splits.items()}
         self.factors = factors
         self.shape = tuple(splits["train"].images.shape[1:])
         self._splits = splits
+
+    def with_dummy(self, part: Split) -> Split:
+        """`part` with the label of the dummy factor as its last column; by default drawn from the item's id."""
+        return with_dummy(part, self.dummy_factor)
 
     def split(self, name: str) -> Split:
         """The split called "train", "val" or "test"; any prefix of it is balanced in the first factor."""
