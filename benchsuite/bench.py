@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchsuite.channels import ChannelModel, Channels
 from benchsuite.contracts import (
     Dataset,
     DiffusionModel,
@@ -26,7 +27,7 @@ from benchsuite.contracts import (
 from benchsuite.errors import BenchsuiteError, NotApplicableError
 from benchsuite.own_data import OwnData
 from benchsuite.plan import Settings, Unit
-from benchsuite.protocols import fork, noise_sweep, population, trajectory, u_turn
+from benchsuite.protocols import channels, fork, noise_sweep, population, trajectory, u_turn
 from benchsuite.protocols.common import Items, Meter, chunks
 from benchsuite.protocols.spread import values_in_use
 from benchsuite.provenance import class_identity, engine_identity
@@ -86,8 +87,16 @@ class Bench:
         return cls(model, dataset, unit, settings, device, items, probe, readout, entropy, exact)
 
     def can(self, need: ProtocolOptions) -> bool:
-        """Whether the data set offers what the protocol needs."""
-        return self.readout is not None or not isinstance(need, UTurn | Fork)
+        """Whether model and data set offer what the protocol needs."""
+        return not self.lacks(need)
+
+    def lacks(self, need: ProtocolOptions) -> str:
+        """What the protocol needs and is not there, in words; empty if nothing."""
+        if isinstance(need, Channels) and not isinstance(self.model, ChannelModel):
+            return f"{self.model.name} states no noise channels; only some exact models do"
+        if isinstance(need, UTurn | Fork) and self.readout is None:
+            return f"the data set has no readout, which {need.protocol} needs as a judge"
+        return ""
 
     def count(self, need: ProtocolOptions) -> int:
         """Forward passes that `run` would take."""
@@ -113,13 +122,19 @@ class Bench:
                 )
             case Population():
                 return 0
+            case Channels():
+                assert isinstance(self.model, ChannelModel)
+                return channels.count_passes(self.model, need, self.settings.channels)
         raise BenchsuiteError(f"unknown protocol {need.protocol!r}")
 
     def _spread_heads(self) -> int:
         """Conditional passes per row that only an exact model on its own population makes."""
         if not (self.exact and isinstance(self.model, ExactModel)):
             return 0
-        return sum(map(len, values_in_use(self.model, self.items.factors).values()))
+        values = values_in_use(self.model, self.items.factors)
+        if type(self.model).head_spread is not ExactModel.head_spread:
+            return 1 if values else 0
+        return sum(map(len, values.values()))
 
     def _priors(self) -> dict[str, Any]:
         return _prior(self.model, self.dataset)
@@ -161,6 +176,9 @@ class Bench:
             return noise_sweep.noise_sweep(
                 self.model, self.items, self.probe, need, self.settings.sweep, exact=self.exact, **common
             )
+        if isinstance(need, Channels):
+            assert isinstance(self.model, ChannelModel)
+            return channels.channels(self.model, need, self.settings.channels, **common)
         if isinstance(need, Population):
             return population.population(self.model, self.dataset, batch=batch, device=self.device)
         if isinstance(need, Trajectory):
@@ -176,7 +194,9 @@ class Bench:
             )
         assert self.readout is not None
         if isinstance(need, UTurn):
-            return u_turn.u_turn(self.model, self.items, self.readout, self.settings.u_turn, **common)
+            return u_turn.u_turn(
+                self.model, self.items, self.readout, self.settings.u_turn, request=need, **common
+            )
         return fork.fork(self.model, self.items, self.readout, self.settings.fork, **common)
 
     def origin(self, need: ProtocolOptions) -> dict[str, Any]:
@@ -184,11 +204,12 @@ class Bench:
         if isinstance(need, Population):
             return self._population_origin()
         sections = {"noise_sweep": "sweep", "u_turn": "u_turn", "fork": "fork", "trajectory": "trajectory"}
-        section = getattr(self.settings, sections[need.protocol])
+        section = getattr(self.settings, sections.get(need.protocol, need.protocol))
         judged = self.readout is not None and not isinstance(need, NoiseSweep)
         # training items: those of probes, and those that paths take the moments of their start from
         tapped = isinstance(need, NoiseSweep) and need.taps or isinstance(need, Trajectory)
         used = self.settings.fork.items if isinstance(need, Fork) else len(self.items)
+        used = 0 if isinstance(need, Channels) else used  # they are sent items of their own
         return {
             "op": need.protocol,
             "request": asdict(need),

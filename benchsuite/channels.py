@@ -62,7 +62,7 @@ class ChannelModel(ExactModel):
         """
 
     def theory(self, channel: str, levels: FloatArray) -> dict[str, FloatArray]:
-        """What a theory expects at `levels` (S,): ``kept/<factor>`` and ``susceptibility``, each (S,); or nothing."""
+        """What a theory expects at `levels` (S,): ``kept/<factor>``, ``susceptibility``, each (S,); or nothing."""
         return {}
 
     def theory_facts(self) -> dict[str, Any]:

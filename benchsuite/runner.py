@@ -186,8 +186,8 @@ class _Runner:
 
     def _record(self, bench: Bench, need: ProtocolOptions, outcome: Outcome) -> Record | Fault:
         try:
-            if not bench.can(need):
-                raise NotApplicableError(f"the data set has no readout, which {need.protocol} needs as a judge")
+            if lacking := bench.lacks(need):
+                raise NotApplicableError(lacking)
             passes = bench.count(need)
             origin = bench.origin(need)
             key = key_of(origin)
