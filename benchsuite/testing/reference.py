@@ -57,6 +57,10 @@ class ReferenceMixture(ExactModel):
         centre = self._means[k] + ratio * (x.double() - self._means[k])
         return (centre + sigma.double()[:, None] * ratio.sqrt() * z).to(x.dtype)
 
+    def features(self, x0: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The point itself, then which corner it belongs to."""
+        return {"data": x0, "class": self._p(x0, x0.new_full((len(x0),), self.sigma_range[0]), None)}
+
     def prior(self) -> dict[str, torch.Tensor]:
         """See `ExactModel.prior`."""
         return {"class": self._weights, "dummy": self._weights.new_full((DUMMY,), 1 / DUMMY)}

@@ -58,11 +58,12 @@ class ExactGaussian(ExactModel):
     ) -> None:
         import torch
 
+        self._ring = False
         if mean is None:
             if covariance is not None:
                 raise UsageError("covariance belongs to mean: give mean (d,) too")
             covariance = ring_covariance(DIM if dim is None else dim, DECAY if decay is None else decay)
-            mean = np.zeros(len(covariance))
+            mean, self._ring = np.zeros(len(covariance)), True
         elif dim is not None or decay is not None:
             raise UsageError("dim and decay describe a random field and cannot go with a given mean")
         centre = check_means(np.asarray(mean, dtype=np.float64)[None])  # (1, d)
@@ -174,6 +175,14 @@ class ExactGaussian(ExactModel):
         z = normal((n, *self.shape), self._component.device, generator)
         x0 = self._component.prior_draw(z.new_zeros(n).long(), z)
         return x0.to(self._dtype), self._project(x0).ge(0).long()[:, None]
+
+    def position_distances(self) -> FloatArray | None:
+        """Distances (d, d) along the ring of the random field; None for a given mean and covariance."""
+        if not self._ring:
+            return None
+        site = np.arange(len(self.mean))
+        gap = np.abs(site[:, None] - site)
+        return np.minimum(gap, len(site) - gap).astype(np.float64)
 
     def observe(self, x0: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """phi = C x0 + n with fresh noise n: x0 (B, d) => (B, m), dtype of `x0`."""

@@ -163,6 +163,11 @@ class ExactMixture(ExactModel):
         z = normal(x.shape, x.device, generator)
         return self._components.draw(*self._query(x, sigma), k, z).to(x.dtype)
 
+    def features(self, x0: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The point x0 (B, d), then which value of each factor it has, the first factor last."""
+        found = self._per_factor(self.responsibilities(x0, x0.new_full((len(x0),), self.sigma_range[0])), x0.dtype)
+        return {"data": x0, **{f.name: found[f.name] for f in self._component_factors[::-1]}}
+
     def prior(self) -> dict[str, torch.Tensor]:
         """p(factor) as {factor: (K,)} float64."""
         return self._per_factor(self._weights[None], self._weights.dtype, squeeze=True)
