@@ -16,6 +16,7 @@ from benchsuite.contracts import DiffusionModel as DiffusionModel
 from benchsuite.contracts import ExactModel as ExactModel
 from benchsuite.contracts import Factor as Factor
 from benchsuite.contracts import Fork as Fork
+from benchsuite.contracts import LabelFilter as LabelFilter
 from benchsuite.contracts import Metric as Metric
 from benchsuite.contracts import NoiseSweep as NoiseSweep
 from benchsuite.contracts import Population as Population

@@ -291,6 +291,7 @@ class NoiseSweep(ProtocolOptions):
     protocol: ClassVar[str] = "noise_sweep"
     heads: bool = False  #: squared errors of the unconditional and the conditional heads
     taps: bool = False  #: pooled activations, for items of the probe's splits too
+    layers: bool = False  #: taps on every convolution and linear layer too, except those of the time embedding
 
 
 @dataclass(frozen=True)
@@ -303,10 +304,18 @@ class UTurn(ProtocolOptions):
 
 
 @dataclass(frozen=True)
+class LabelFilter(ProtocolOptions):
+    """Ask what all conditional heads conclude about an item along its own path to the clean image."""
+
+    protocol: ClassVar[str] = "label_filter"
+
+
+@dataclass(frozen=True)
 class Fork(ProtocolOptions):
     """Ask for forks: k independent continuations from one noised image."""
 
     protocol: ClassVar[str] = "fork"
+    paths: bool = False  #: fork the model's own generative paths too
 
 
 @dataclass(frozen=True)
@@ -382,7 +391,7 @@ class Metric(ABC):
     paper: ClassVar[str] = ""
     unit: ClassVar[str]
     bounds: ClassVar[tuple[float, float]]  #: of the published value; infinities allowed
-    needs: ClassVar[tuple[ProtocolOptions, ...]]
+    needs: tuple[ProtocolOptions, ...]  #: stated by the class; options of the constructor may ask for more
     onset: ClassVar[bool] = True  #: log_snr_50 and width of the published curve are meaningful
     per_factor: ClassVar[bool] = True  #: False: its curves are about the items as a whole, with factor ""
     tolerance: ClassVar[float] = 0.03  #: largest bias on exact models, in `unit`; `calibrate` holds it to that

@@ -19,6 +19,7 @@ from benchsuite.discovery import Catalog
 from benchsuite.errors import UsageError, unknown
 from benchsuite.protocols.settings import (
     ChannelSettings,
+    FilterSettings,
     ForkSettings,
     SweepSettings,
     TrajectorySettings,
@@ -45,6 +46,7 @@ class Settings:
     sweep: SweepSettings = field(default_factory=SweepSettings)
     u_turn: UTurnSettings = field(default_factory=UTurnSettings)
     fork: ForkSettings = field(default_factory=ForkSettings)
+    label_filter: FilterSettings = field(default_factory=FilterSettings)
     trajectory: TrajectorySettings = field(default_factory=TrajectorySettings)
     channels: ChannelSettings = field(default_factory=ChannelSettings)
 

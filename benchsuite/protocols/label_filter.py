@@ -7,6 +7,7 @@ Record arrays (M = N draws × items, rows draw by draw; T levels):
 ``items``                (M,) str      item id of each row (repeated over draws)
 ``labels/<factor>``      (M,) int64
 ``filter/<factor>``      (M, T, K)     ln pi(value | the path down to this level), at least ln 1e-12
+``coarse/<factor>``      (M, T, K)     the same from every other level only, for extrapolation
 ``mixture/<factor>``     (M, T)        sum_k pi(k) ‖eps_hat_k - eps_hat_pi‖², eps_hat_pi = sum_k pi(k) eps_hat_k
 ``posterior/<factor>``   (M, T, K)     exact models only: p(value | x)
 ======================== ============= ==============================================================
@@ -18,11 +19,14 @@ SDE given x0, and has the noise sweep's law at every level.
 **Filter.** For the head of value k the step x -> x' is a draw from N(mu_k, v), with
 mu_k = e^{-h} x + (1 - e^{-h}) D_k(x) and v = sigma'² (1 - e^{-h}); hence ln pi(k) changes by
 
-    -½ ‖x' - mu_k‖² / v = -½ ‖√(e^h - 1) (eps_hat_k - n) + z‖²
+    -½ ‖x' - mu_k‖² / v = -½ ‖√(e^h - 1) (n - eps_hat_k) - z‖²
 
-(the Kushner–Stratonovich filter of a static abstraction, Franzese et al., arXiv:2410.03368). pi is a function of
-the path alone, so that H + E[ln pi(true value)] never exceeds the information of the path, which is that of its
-last point, whatever the errors of the heads: errors that heads share cancel, and a decided path stays decided.
+(the Kushner–Stratonovich filter of a static abstraction, Franzese et al., arXiv:2410.03368). The first step comes
+from infinite noise, where D_k is the mean of class k: it is read off pure noise in which the item has no part.
+pi is a function of the path alone, so that H + E[ln pi(true value)] never exceeds the information of the path,
+which is that of its last point, whatever the errors of the heads; errors that heads share cancel, and a decided
+path stays decided. What steps of length h cost is proportional to h (the mean of a step is exact, D_k within a
+step is not), which is why a second filter takes steps of 2h from the same forward passes.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -53,6 +58,8 @@ from benchsuite.randomness import normal
 
 #: what ln pi is cut off at when it is written down
 LOG_FLOOR = math.log(1e-12)
+#: block of an item's stream for the noise in which it has no part, behind those of all levels
+APART = level_number(50.0) + 1
 
 #: factor -> p(value), (K,)
 Priors = Mapping[str, FloatArray]
@@ -88,7 +95,8 @@ def count_passes(settings: FilterSettings, items: int, values: int, sigma_range:
         values: values of positive probability of all filtered factors together.
     """
     grid, first = levels(settings, sigma_range)
-    return min(items, settings.items) * settings.draws * (len(grid) - first) * values
+    steps = 1 + len(grid) - first  # the first one comes from infinite noise
+    return min(items, settings.items) * settings.draws * steps * values
 
 
 def label_filter(
@@ -132,6 +140,21 @@ def label_filter(
     return Record("label_filter", arrays, {"filtered": list(chosen), "spacing": float(grid[1] - grid[0])})
 
 
+#: factor -> (B, K), or (R, …) of its active (row, value) pairs
+ByFactor = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """A level that the coarse filter steps over two of."""
+
+    log_pi: ByFactor  #: of the coarse filter
+    noise: torch.Tensor  #: (B, *shape)
+    level: float
+    rest: ByFactor  #: n - eps_hat_k of the active pairs (R, D)
+    active: ByFactor  #: (B, K) bool
+
+
 @dataclass
 class _Paths:
     """A block of items on their way down, with what has been concluded about each."""
@@ -146,98 +169,146 @@ class _Paths:
 
     def run(self, grid: FloatArray, first: int, keys: torch.Tensor, draw: int) -> None:
         """Go through the levels `first`, first + 1, … of `grid`, keeping what the record holds."""
+        noise = self._z(keys, level_number(float(grid[0])), draw)
+        for below, level in pairwise(grid[: first + 1]):
+            noise = _decayed(noise, self._z(keys, level_number(float(level)), draw), level - below)
+        fine = self._start(noise, float(grid[first]), self._z(keys, APART, draw))
+        behind: list[_Stop] = []  # the last two levels
+        for i in range(first, len(grid)):
+            level = float(grid[i])
+            coarse = fine
+            if len(behind) == 2:
+                stop = behind.pop(0)
+                step = level - stop.level
+                # the fine filter's two increments as one
+                z = (noise - math.exp(-step / 2) * stop.noise) / math.sqrt(-math.expm1(-step))
+                coarse = _updated(stop.log_pi, stop.rest, stop.active, step, z)
+            active = {name: _undecided(fine[name], coarse[name], self.negligible) for name in fine}
+            rest = self._rest(active, noise, level)
+            self._keep(fine, coarse, active, rest, noise, level)
+            behind.append(_Stop(coarse, noise, level, rest, active))
+            if i + 1 < len(grid):
+                step = float(grid[i + 1]) - level
+                z = self._z(keys, level_number(float(grid[i + 1])), draw)
+                fine = _updated(fine, rest, active, step, z)
+                noise = _decayed(noise, z, step)
+
+    def _z(self, keys: torch.Tensor, level: int, draw: int) -> torch.Tensor:
+        """Fresh noise (B, *shape) that arrives at a level; draws come in antithetic pairs."""
+        z = normal(keys, level * MAX_DRAWS + draw // 2, tuple(self.x0.shape[1:])).to(self.x0.dtype)
+        return -z if draw % 2 else z
+
+    def _start(self, noise: torch.Tensor, level: float, apart: torch.Tensor) -> dict[str, torch.Tensor]:
+        """ln pi (B, K) of every factor after the step from infinite noise to the first level.
+
+        Args:
+            apart: (B, *shape) noise on which the heads show the means of their classes.
+        """
         log_pi = {
             name: torch.as_tensor(np.asarray(p, dtype=np.float64)).log().repeat(len(self.x0), 1).to(self.x0.device)
             for name, p in self.priors.items()
         }
-        noise = self._z(keys, float(grid[0]), draw)
-        for i, level in enumerate(grid):
-            last = i + 1 == len(grid)
-            step = 0.0 if last else float(grid[i + 1] - level)
-            # the step to the next level; its stream belongs to the level that it arrives at
-            z = torch.zeros_like(noise) if last else self._z(keys, float(grid[i + 1]), draw)
-            if i >= first:
-                sigma = math.exp(-level / 2)
-                self._keep(log_pi, self.x0 + sigma * noise, sigma)
-                log_pi = self._level(log_pi, noise, sigma, math.sqrt(math.expm1(step)), z)
-            noise = math.exp(-step / 2) * noise + math.sqrt(-math.expm1(-step)) * z
-
-    def _z(self, keys: torch.Tensor, level: float, draw: int) -> torch.Tensor:
-        """Fresh noise (B, *shape) of one level; draws come in antithetic pairs."""
-        z = normal(keys, level_number(level) * MAX_DRAWS + draw // 2, tuple(self.x0.shape[1:])).to(self.x0.dtype)
-        return -z if draw % 2 else z
-
-    def _keep(self, log_pi: Mapping[str, torch.Tensor], x: torch.Tensor, sigma: float) -> None:
+        active = {name: _undecided(weights, weights, self.negligible) for name, weights in log_pi.items()}
+        sigma = math.exp(-level / 2)
+        means = self._heads(active, sigma * apart, sigma)
+        started = {}
         for name, weights in log_pi.items():
-            self._store(f"filter/{name}", weights.clamp_min(LOG_FLOOR))
-        if isinstance(self.model, ExactModel):
-            for name, p in self.model.posterior(x, x.new_full((len(x),), sigma)).items():
-                if name in log_pi:
-                    self._store(f"posterior/{name}", p)
+            row = active[name].nonzero(as_tuple=True)[0]
+            off = ((self.x0[row] - means[name]) / sigma + noise[row]).double().flatten(1)
+            started[name] = _bayes(weights, -0.5 * off.square().sum(dim=1), active[name])
+        return started
 
-    def _store(self, name: str, value: torch.Tensor) -> None:
-        self.kept.setdefault(name, []).append(value.float().cpu().numpy())
-
-    def _level(
-        self, log_pi: Mapping[str, torch.Tensor], noise: torch.Tensor, sigma: float, gain: float, z: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Spread of the heads at this level, and ln pi after the step that leaves it.
-
-        Args:
-            gain: √(e^h - 1) of the step.
-        """
-        active = {name: _undecided(weights, self.negligible) for name, weights in log_pi.items()}
+    def _rest(self, active: ByFactor, noise: torch.Tensor, level: float) -> dict[str, torch.Tensor]:
+        """{factor: n - eps_hat_k (R, D) of its active (row, value) pairs}: the noise that a head misses."""
+        sigma = math.exp(-level / 2)
         heads = self._heads(active, self.x0 + sigma * noise, sigma)
-        updated = {}
-        for name, weights in log_pi.items():
-            row, value = active[name].nonzero(as_tuple=True)
-            # eps_hat_k - n: the noise that the head leaves unexplained
-            rest = ((self.x0[row] - heads[name]) / sigma).double().flatten(1)
-            likelihood = torch.full_like(weights, -math.inf)
-            likelihood[row, value] = -0.5 * (gain * rest + z[row].double().flatten(1)).square().sum(dim=1)
-            self._store(f"mixture/{name}", _spread(rest, row, weights.exp()[row, value], len(weights)))
-            updated[name] = _shifted(weights, likelihood, active[name])
-        return updated
+        rows = {name: mask.nonzero(as_tuple=True)[0] for name, mask in active.items()}
+        # x = x0 + sigma n = D + sigma eps_hat
+        return {name: ((heads[name] - self.x0[row]) / sigma).double().flatten(1) for name, row in rows.items()}
 
-    def _heads(
-        self, active: Mapping[str, torch.Tensor], x: torch.Tensor, sigma: float
-    ) -> dict[str, torch.Tensor]:
-        """{factor: D_k(x) of its active (row, value) pairs, in their order}, all in one pass."""
+    def _heads(self, active: ByFactor, x: torch.Tensor, sigma: float) -> dict[str, torch.Tensor]:
+        """{factor: D_k(x) (R, *shape) of its active (row, value) pairs, in their order}."""
         columns = [f.name for f in self.model.factors]
-        rows, labels, counts = [], [], []
+        rows, labels = [], []
         for name, mask in active.items():
             row, value = mask.nonzero(as_tuple=True)
             given = torch.full((len(row), len(columns)), -1, dtype=torch.int64, device=x.device)
             given[:, columns.index(name)] = value
             rows.append(row)
             labels.append(given)
-            counts.append(len(row))
-        if not sum(counts):
-            return {name: x[:0] for name in active}
         where = torch.cat(rows)
+        if not len(where):
+            return dict.fromkeys(active, x[:0])
         sigmas = x.new_full((len(where),), sigma)
         out = denoise_batched(self.model, x[where], sigmas, torch.cat(labels), self.batch, self.meter)
-        return dict(zip(active, out.split(counts), strict=True))
+        return dict(zip(active, out.split([len(row) for row in rows]), strict=True))
+
+    def _keep(
+        self,
+        fine: ByFactor,
+        coarse: ByFactor,
+        active: ByFactor,
+        rest: ByFactor,
+        noise: torch.Tensor,
+        level: float,
+    ) -> None:
+        """Add one level to what the record holds."""
+        found = {f"filter/{name}": weights.clamp_min(LOG_FLOOR) for name, weights in fine.items()}
+        found |= {f"coarse/{name}": weights.clamp_min(LOG_FLOOR) for name, weights in coarse.items()}
+        for name, weights in fine.items():
+            row, value = active[name].nonzero(as_tuple=True)
+            found[f"mixture/{name}"] = _spread(rest[name], row, weights.exp()[row, value], len(weights))
+        if isinstance(self.model, ExactModel):
+            sigma = math.exp(-level / 2)
+            posterior = self.model.posterior(self.x0 + sigma * noise, noise.new_full((len(noise),), sigma))
+            found |= {f"posterior/{name}": posterior[name] for name in fine}
+        for name, value in found.items():
+            self.kept.setdefault(name, []).append(value.float().cpu().numpy())
 
 
-def _undecided(log_pi: torch.Tensor, negligible: float) -> torch.Tensor:
-    """Values (B, K) that are still in question: none where a single one is."""
-    active = log_pi > (math.log(negligible) if negligible > 0 else -math.inf)
+def _decayed(noise: torch.Tensor, z: torch.Tensor, step: float) -> torch.Tensor:
+    """The noise of a path `step` further down in log-SNR."""
+    return math.exp(-step / 2) * noise + math.sqrt(-math.expm1(-step)) * z
+
+
+def _undecided(fine: torch.Tensor, coarse: torch.Tensor, negligible: float) -> torch.Tensor:
+    """Values (B, K) that are still in question for either filter: none where a single one is."""
+    active = torch.maximum(fine, coarse) > (math.log(negligible) if negligible > 0 else -math.inf)
     return active & (active.sum(dim=1, keepdim=True) > 1)
 
 
-def _shifted(log_pi: torch.Tensor, likelihood: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-    """Bayes' rule among the active values, which keep their share of the whole: (B, K)."""
+def _updated(
+    log_pi: ByFactor,
+    rest: ByFactor,
+    active: ByFactor,
+    step: float,
+    z: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """ln pi of every factor after a step that left with `rest` and whose fresh noise was z (B, *shape)."""
+    gain, updated = math.sqrt(math.expm1(step)), {}
+    for name, weights in log_pi.items():
+        row = active[name].nonzero(as_tuple=True)[0]
+        off = gain * rest[name] - z[row].double().flatten(1)
+        updated[name] = _bayes(weights, -0.5 * off.square().sum(dim=1), active[name])
+    return updated
+
+
+def _bayes(log_pi: torch.Tensor, log_likelihood: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+    """Bayes' rule among the active values, which keep their share of the whole: (B, K).
+
+    Args:
+        log_likelihood: (R,), of the active pairs in their order.
+    """
     mine = log_pi.where(active, -math.inf)
-    posterior = mine + likelihood
+    posterior = mine.masked_scatter(active, mine[active] + log_likelihood)
     share = mine.logsumexp(dim=1, keepdim=True) - posterior.logsumexp(dim=1, keepdim=True)
     return torch.where(active, posterior + share, log_pi)
 
 
-def _spread(heads: torch.Tensor, row: torch.Tensor, weight: torch.Tensor, count: int) -> torch.Tensor:
+def _spread(vectors: torch.Tensor, row: torch.Tensor, weight: torch.Tensor, count: int) -> torch.Tensor:
     """sum_k w_k ‖v_k - mean‖² (count,) for vectors (R, D) that belong to rows; 0 where there are none."""
     total = weight.new_zeros(count).index_add(0, row, weight).clamp_min(1e-300)
     weight = weight / total[row]
-    mean = heads.new_zeros(count, heads.shape[1]).index_add(0, row, weight[:, None] * heads)
-    apart = (heads - mean[row]).square().sum(dim=1)
+    mean = vectors.new_zeros(count, vectors.shape[1]).index_add(0, row, weight[:, None] * vectors)
+    apart = (vectors - mean[row]).square().sum(dim=1)
     return weight.new_zeros(count).index_add(0, row, weight * apart)

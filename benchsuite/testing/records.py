@@ -53,6 +53,8 @@ AXES: dict[str, tuple[int | None, int | None, int | None]] = {
     "final": (0, None, None),
     "verdict/": (0, None, 1),
     "filter/": (0, 1, 2),
+    "coarse/": (0, 1, 2),
+    "mixture/": (0, 1, None),
     "mse/": (None, 1, None),
     "items/": (None, None, None),
     "ids": (None, None, None),
