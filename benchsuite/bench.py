@@ -16,6 +16,7 @@ from benchsuite.contracts import (
     DiffusionModel,
     ExactModel,
     Fork,
+    LabelFilter,
     NoiseSweep,
     Population,
     ProtocolOptions,
@@ -27,7 +28,7 @@ from benchsuite.contracts import (
 from benchsuite.errors import BenchsuiteError, NotApplicableError
 from benchsuite.own_data import OwnData
 from benchsuite.plan import Settings, Unit
-from benchsuite.protocols import channels, fork, noise_sweep, population, trajectory, u_turn
+from benchsuite.protocols import channels, fork, label_filter, noise_sweep, population, trajectory, u_turn
 from benchsuite.protocols.common import Items, Meter, chunks
 from benchsuite.protocols.spread import values_in_use
 from benchsuite.provenance import class_identity, engine_identity
@@ -114,6 +115,12 @@ class Bench:
                 )
             case UTurn():
                 return u_turn.count_passes(self.settings.u_turn, items, reach)
+            case LabelFilter():
+                chosen = label_filter.filtered(
+                    self.model, self.items, self._priors(), self.settings.label_filter
+                ).values()
+                values = sum(int((p > 0).sum()) for p in chosen)
+                return label_filter.count_passes(self.settings.label_filter, items, values, reach)
             case Fork():
                 return fork.count_passes(self.settings.fork, items, reach)
             case Trajectory():
@@ -176,6 +183,10 @@ class Bench:
             return noise_sweep.noise_sweep(
                 self.model, self.items, self.probe, need, self.settings.sweep, exact=self.exact, **common
             )
+        if isinstance(need, LabelFilter):
+            return label_filter.label_filter(
+                self.model, self.items, self._priors(), self.settings.label_filter, **common
+            )
         if isinstance(need, Channels):
             assert isinstance(self.model, ChannelModel)
             return channels.channels(self.model, need, self.settings.channels, **common)
@@ -205,7 +216,7 @@ class Bench:
             return self._population_origin()
         sections = {"noise_sweep": "sweep", "u_turn": "u_turn", "fork": "fork", "trajectory": "trajectory"}
         section = getattr(self.settings, sections.get(need.protocol, need.protocol))
-        judged = self.readout is not None and not isinstance(need, NoiseSweep)
+        judged = self.readout is not None and not isinstance(need, NoiseSweep | LabelFilter)
         # training items: those of probes, and those that paths take the moments of their start from
         tapped = isinstance(need, NoiseSweep) and need.taps or isinstance(need, Trajectory)
         used = self.settings.fork.items if isinstance(need, Fork) else len(self.items)

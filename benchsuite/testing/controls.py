@@ -30,7 +30,9 @@ def shuffled(records: Mapping[str, Record], seed: int) -> Records:
                 arrays[name] = arrays[name][tap_order(record, rng, order)]
             elif name.startswith("error/") and name != "error/unconditional":
                 arrays[name] = arrays["error/unconditional"].copy()
-            elif name.startswith("gap/"):
+            elif record.protocol == "label_filter" and name.startswith(("filter/", "coarse/")):
+                arrays[name][:] = np.log(np.maximum(_frequencies(record, factor_of(name)), 1e-12))
+            elif name.startswith(("gap/", "mixture/")):
                 arrays[name] = np.zeros_like(arrays[name])
             elif name.startswith("labels/"):
                 arrays[name] = arrays[name].reshape(-1, n)[:, order].ravel()

@@ -15,7 +15,7 @@ from benchsuite.bench import Bench
 from benchsuite.contracts import Factor, Population, ProtocolOptions, Record
 from benchsuite.own_data import OwnData
 from benchsuite.plan import Settings, Unit
-from benchsuite.protocols.settings import ForkSettings, SweepSettings, TrajectorySettings, UTurnSettings
+from benchsuite.protocols.settings import FilterSettings, ForkSettings, SweepSettings, TrajectorySettings, UTurnSettings
 from benchsuite.testing.reference import ReferenceMixture
 
 Records = dict[str, Record]
@@ -28,6 +28,7 @@ SETTINGS = Settings(
     sweep=SweepSettings(low=-7.0, high=6.0, nodes=27, draws=2, tap_stride=8),
     u_turn=UTurnSettings(low=-6.0, high=5.0, every=1.0, steps_per_level=2, end=6.0, draws=2),
     fork=ForkSettings(low=-6.0, high=4.0, every=2.0, steps_per_level=4, end=6.0, items=64),
+    label_filter=FilterSettings(low=-7.0, high=6.0, nodes=53, draws=2),
     trajectory=TrajectorySettings(low=-6.0, high=6.0, end=6.0, paths=96),
 )
 #: axes (rows, levels, values) of the arrays called so, or whose name starts so; see `benchsuite.protocols`
