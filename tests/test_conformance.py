@@ -68,13 +68,23 @@ def test_the_case_that_metrics_are_checked_on() -> None:
     assert_passed(check_model(ReferenceMixture()))
 
 
-@pytest.mark.parametrize("name", ["mutual-information", "class-retention", "linear-probe", "fork-entropy"])
+METRICS = (
+    "mutual-information",
+    "class-retention",
+    "linear-probe",
+    "fork-entropy",
+    "susceptibility",
+    "feature-similarity",
+)
+
+
+@pytest.mark.parametrize("name", METRICS)
 def test_metrics(first_party: Catalog, name: str) -> None:
     assert_passed(check_metric(first_party.metrics[name]()))
 
 
 def test_no_metric_is_left_out(first_party: Catalog) -> None:
-    assert set(first_party.metrics) == {"mutual-information", "class-retention", "linear-probe", "fork-entropy"}
+    assert set(first_party.metrics) == set(METRICS)
 
 
 def test_the_digits(first_party: Catalog) -> None:

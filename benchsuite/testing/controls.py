@@ -16,7 +16,7 @@ def shuffled(records: Mapping[str, Record], seed: int) -> Records:
     """What a model of the same images leaves if the labels are dealt out at random.
 
     Labels are permuted within each role, heads that learn from them equal the unconditional one, copies are
-    compared to another item, votes are drawn from the prior.
+    compared to another item, votes are drawn from the prior, positions change independently.
     """
     rng = np.random.default_rng(seed)
     changed = copied(records)
@@ -41,6 +41,11 @@ def shuffled(records: Mapping[str, Record], seed: int) -> Records:
                     arrays[name][:, level] = _one_hot(rng, rng.permutation(arrays[name][:, level]))
             elif name.startswith("reference/"):
                 arrays[name] = _one_hot(rng, arrays[name][:, -1])[:, None]
+            elif name.startswith("similarity/"):  # a copy is no more like its item than like another
+                arrays[name] = arrays[name.replace("similarity/", "unrelated/")].copy()
+            elif name == "changed":  # every position changes in U-turns of its own
+                draws = arrays[name].reshape(-1, n, *arrays[name].shape[1:])
+                arrays[name] = rng.permuted(draws, axis=0).reshape(arrays[name].shape)
             elif name.startswith("votes/"):
                 votes = arrays[name]
                 prior = _frequencies(record, factor_of(name))

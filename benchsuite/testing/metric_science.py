@@ -67,6 +67,8 @@ def _shuffled(case: MetricCase) -> Observation:
     "ties-share-credit", "a tie between m values counts 1 / m: without information curves are at their floor"
 )
 def _ties(case: MetricCase) -> Observation:
+    if not case.metric.per_factor:
+        raise Skip("the metric is about no factor")
     records = constant(case.records)
     if set(records) != {need.protocol for need in case.metric.needs}:
         raise Skip("the metric does not read activations or verdicts")

@@ -26,7 +26,9 @@ SETTINGS = Settings(
     probe_items=256,
     bootstrap=100,
     sweep=SweepSettings(low=-7.0, high=6.0, nodes=27, draws=2, tap_stride=8),
-    u_turn=UTurnSettings(low=-6.0, high=5.0, every=1.0, steps_per_level=2, end=6.0, draws=2),
+    u_turn=UTurnSettings(
+        low=-6.0, high=5.0, every=1.0, steps_per_level=2, end=6.0, draws=2, antithetic=False
+    ),
     fork=ForkSettings(low=-6.0, high=4.0, every=2.0, steps_per_level=4, end=6.0, items=64),
     label_filter=FilterSettings(low=-7.0, high=6.0, nodes=53, draws=2),
     trajectory=TrajectorySettings(low=-6.0, high=6.0, end=6.0, paths=96),
@@ -43,6 +45,11 @@ AXES: dict[str, tuple[int | None, int | None, int | None]] = {
     "judged/": (0, 1, 2),
     "reference/": (0, 1, 2),
     "votes/": (0, 1, 2),
+    "similarity/": (0, 1, None),
+    "unrelated/": (0, 1, None),
+    "distance/": (0, 1, None),
+    "changed": (0, 1, None),
+    "position_distances": (None, None, None),
     "tap_log_snr": (None, 0, None),
     "tap_items": (0, None, None),
     "tap_role": (0, None, None),

@@ -182,7 +182,7 @@ class ExactGaussian(ExactModel):
             return None
         site = np.arange(len(self.mean))
         gap = np.abs(site[:, None] - site)
-        return np.minimum(gap, len(site) - gap).astype(np.float64)
+        return np.asarray(np.minimum(gap, len(site) - gap), dtype=np.float64)
 
     def observe(self, x0: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """phi = C x0 + n with fresh noise n: x0 (B, d) => (B, m), dtype of `x0`."""
@@ -243,7 +243,7 @@ class ExactGaussian(ExactModel):
         return mean, level, spread, self._project(mean) / spread
 
     def fingerprint(self) -> str:
-        """Digest of mean, covariance, projection and noise."""
+        """Digest of mean, covariance, projection and noise, and of whether its sites have a geometry."""
         import torch
 
         arrays = {
@@ -251,6 +251,7 @@ class ExactGaussian(ExactModel):
             "covariance": self.covariance,
             "projection": self.projection,
             "noise": self.noise,
+            "ring": np.array(self._ring),
         }
         return fingerprint_state({name: torch.from_numpy(array) for name, array in arrays.items()})
 

@@ -168,6 +168,10 @@ class ExactMixture(ExactModel):
         found = self._per_factor(self.responsibilities(x0, x0.new_full((len(x0),), self.sigma_range[0])), x0.dtype)
         return {"data": x0, **{f.name: found[f.name] for f in self._component_factors[::-1]}}
 
+    def positions(self, x0: torch.Tensor) -> torch.Tensor:
+        """Coordinates (B, d, 1) of x0 (B, d): that one moved counts, not where to, for the axes are unrelated."""
+        return x0[:, :, None]
+
     def prior(self) -> dict[str, torch.Tensor]:
         """p(factor) as {factor: (K,)} float64."""
         return self._per_factor(self._weights[None], self._weights.dtype, squeeze=True)
