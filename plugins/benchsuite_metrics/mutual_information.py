@@ -1,9 +1,19 @@
-"""Mutual information between a factor and the noisy image, from the two heads of one network.
+"""Mutual information between a factor and the noisy image, from the heads of one network.
 
     I(factor; x_lambda) = ½ ∫_{-inf}^{lambda} E‖eps_cond - eps_uncond‖² d log_snr
 
 (I-MMSE: Guo, Shamai & Verdú 2005; Kong et al. 2023, arXiv:2302.03792; the score-difference form of
 MINDE, arXiv:2310.09031, and of Franzese et al., arXiv:2410.03368, with log-SNR as the clock).
+
+A trained network's heads err, and the integral adds up squares of their errors over the whole axis. Replace the
+unconditional head by the mixture sum_k pi(k) eps_k, with pi the filter of the label along the item's own path
+(see `benchsuite.protocols.label_filter`). Then the mse difference of mixture and true head is the increment of
+ln pi(true label), and its integral is known without integrating:
+
+    ½ ∫ E[‖eps - eps_pi‖² - ‖eps - eps_true‖²] d log_snr = H + E[ln pi_lambda(true label)].
+
+This is a log score: it never exceeds H, is at most I whatever the heads' errors, and misses I by the mean
+divergence of pi from the exact posterior.
 """
 
 from __future__ import annotations
@@ -13,7 +23,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchsuite import Curve, Metric, NoiseSweep, NotApplicableError, Record
+from benchsuite import Curve, LabelFilter, Metric, NoiseSweep, NotApplicableError, Record
 from benchsuite.contracts import FloatArray
 
 #: above H by more than this (nats) the tail is flagged
@@ -41,20 +51,28 @@ def cumulative_information(rate: FloatArray, log_snr: FloatArray) -> FloatArray:
 class MutualInformation(Metric):
     """I(factor; x) in nats against log-SNR; 0 = nothing known, H = entirely fixed.
 
-    Published is the mse-difference form, whose integrand ‖eps - eps_uncond‖² - ‖eps - eps_cond‖² has the same
-    expectation as the plug-in form for a perfect model but does not count disagreement of the heads as
-    information. On an exact model's own population two forms with the same mean and less noise are at hand: the
-    conditional expectation of either integrand given the noisy image (Rao–Blackwell), which is published for
-    factors with few values, and otherwise the combination of the two forms with the smallest variance (their
-    difference has mean zero: a control variate). The forms that are not published are kept as diagnostics.
+    Published is H + E[ln pi(true label)] of the label filter, extrapolated to steps of length 0 (the error is
+    proportional to the length: twice the fine filter minus the coarse one). Diagnostics, which with exact heads
+    have the same mean:
+
+    * `filter-bound`: the fine filter alone, whose mean is at most I at any step length;
+    * `mixture`: the integral of sum_k pi(k) ‖eps_k - eps_pi‖² / 2, where heads that disagree count as informed;
+    * `mse-difference`: the integral of (‖eps - eps_uncond‖² - ‖eps - eps_cond‖²) / 2, off by the integral of the
+      difference between the two heads' errors;
+    * `plug-in`: the integral of ‖eps_cond - eps_uncond‖² / 2, which counts every disagreement as information.
+
+    Factors with too many values to filter, and all factors jointly, publish the mse difference. On an exact
+    model's own population the true label is replaced by its posterior given the noisy image (Rao–Blackwell: the
+    same mean with less noise), and what cannot be filtered publishes the conditional expectation of the rate or,
+    failing that, the combination of mse difference and plug-in with the smallest variance.
     """
 
     name = "mutual-information"
-    version = "1"
+    version = "2"
     paper = "arXiv:2410.03368"
     unit = "nats"
     bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
-    needs = (NoiseSweep(heads=True),)
+    needs = (NoiseSweep(heads=True), LabelFilter())
     tolerance = 0.03
 
     def compute(self, records: Mapping[str, Record]) -> list[Curve]:
@@ -66,28 +84,22 @@ class MutualInformation(Metric):
                 "the model has no conditional head for any factor of this data set; mutual information by "
                 "I-MMSE needs a conditional and an unconditional head"
             )
-        return [curve for factor in factors for curve in self._factor(record, factor)]
+        return [curve for factor in factors for curve in self._factor(record, records["label_filter"], factor)]
 
     def truth(self, posterior: FloatArray, prior: FloatArray) -> float:
         """H(factor) - E[H(p)], nats."""
         return float(_entropy(prior) - _entropy(posterior).mean())
 
-    def _factor(self, record: Record, factor: str) -> list[Curve]:
-        log_snr = record["log_snr"]
-        difference = record["error/unconditional"] - record[f"error/{factor}"]
-        rates = {"mse-difference": difference / 2, "plug-in": record[f"gap/{factor}"] / 2}
-        forms = {form: cumulative_information(rate.astype(np.float64), log_snr) for form, rate in rates.items()}
-        published = "mse-difference"
-        if record.meta["exact"]:
-            if f"spread/{factor}" in record.arrays:
-                published, rate = "rao-blackwell", record[f"spread/{factor}"] / 2
-                forms[published] = cumulative_information(rate.astype(np.float64), log_snr)
-            else:
-                published = "control-variate"
-                forms[published] = _least_variance(forms["mse-difference"], forms["plug-in"], record["items"])
-        entropy = float(record.meta["entropy"][factor])
+    def _factor(self, sweep: Record, filtered: Record, factor: str) -> list[Curve]:
+        entropy = float(sweep.meta["entropy"][factor])
+        forms = _integrals(sweep, factor)
+        published = next(iter(forms))
+        if f"filter/{factor}" in filtered.arrays:
+            published = "filter"
+            forms |= _filter_forms(filtered, factor, entropy)
         curves = []
-        for form, information in forms.items():
+        for form, (record, information) in forms.items():
+            log_snr = record["log_snr"]
             curves.append(
                 Curve(
                     factor=factor,
@@ -98,10 +110,41 @@ class MutualInformation(Metric):
                     ceiling=entropy,
                     variant="" if form == published else form,
                     flags=_flags(information.mean(axis=0), log_snr, entropy),
-                    extra={"form": form, "residual_below_grid": float(information[:, 0].mean())},
+                    extra={"form": form, "first_level": float(information[:, 0].mean())},
                 )
             )
         return sorted(curves, key=lambda curve: curve.variant)
+
+
+def _integrals(sweep: Record, factor: str) -> dict[str, tuple[Record, FloatArray]]:
+    """{form: (record, (M, T) nats)} of what is integrated over the noise sweep, the best one first."""
+    difference = sweep["error/unconditional"] - sweep[f"error/{factor}"]
+    rates = {"mse-difference": difference / 2, "plug-in": sweep[f"gap/{factor}"] / 2}
+    if sweep.meta["exact"] and f"spread/{factor}" in sweep.arrays:
+        rates = {"rao-blackwell": sweep[f"spread/{factor}"] / 2} | rates
+    forms = {
+        form: cumulative_information(rate.astype(np.float64), sweep["log_snr"]) for form, rate in rates.items()
+    }
+    if sweep.meta["exact"] and "rao-blackwell" not in forms:
+        combined = _least_variance(forms["mse-difference"], forms["plug-in"], sweep["items"])
+        forms = {"control-variate": combined} | forms
+    return {form: (sweep, information) for form, information in forms.items()}
+
+
+def _filter_forms(record: Record, factor: str, entropy: float) -> dict[str, tuple[Record, FloatArray]]:
+    """{form: (record, (M, T) nats)} of what the label filter knows."""
+    fine, coarse = (record[f"{name}/{factor}"].astype(np.float64) for name in ("filter", "coarse"))
+    if record.meta["exact"]:
+        truth = record[f"posterior/{factor}"].astype(np.float64)
+    else:
+        truth = np.eye(fine.shape[2])[record[f"labels/{factor}"]][:, None]
+    bound, rough = (entropy + (truth * log_pi).sum(axis=2) for log_pi in (fine, coarse))
+    rate = record[f"mixture/{factor}"].astype(np.float64) / 2
+    return {
+        "filter": (record, 2 * bound - rough),
+        "filter-bound": (record, bound),
+        "mixture": (record, cumulative_information(rate, record["log_snr"])),
+    }
 
 
 def _entropy(p: FloatArray) -> FloatArray:
