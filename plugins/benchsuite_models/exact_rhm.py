@@ -6,17 +6,22 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchsuite import Codec, Dataset, ExactModel, Factor, UsageError, fingerprint_state
-from benchsuite_models import rhm_belief
+from benchsuite import ChannelModel, Codec, Dataset, Factor, NoiseChannel, Passage, UsageError, fingerprint_state
+from benchsuite.contracts import FloatArray
+from benchsuite_models import rhm_belief, rhm_channels, rhm_finite, rhm_theory
 from benchsuite_models.exact_common import check_bound, check_labels, check_query, numbered, uniform
+from benchsuite_models.rhm_channels import epsilon_beliefs as epsilon_beliefs
+from benchsuite_models.rhm_channels import masking_beliefs as masking_beliefs
 from benchsuite_models.rhm_grammar import Grammar
+from benchsuite_models.rhm_theory import epsilon_star as epsilon_star
 
 if TYPE_CHECKING:
     import torch
 
 
-class ExactRHM(ExactModel):
+class ExactRHM(ChannelModel):
     """Strings of a random grammar, one-hot, under Gaussian noise; x (s^L, v): one row per token.
 
     Factors, from the most abstract: ``class`` (the root, n_c values), then ``level-l`` for l = L-1 … 0 (v values):
@@ -24,9 +29,9 @@ class ExactRHM(ExactModel):
     are available from `node_posteriors`. Everything is exact and computed in float64 by two sweeps over the
     tree, see `rhm_belief`; conditioning on labels adds evidence at their nodes.
 
-    Besides Gaussian noise, two more sources of evidence of the literature (arXiv 2410.13770, eqs. 16 and 17) are
-    at hand through `epsilon_beliefs` and `masking_beliefs` with the ``…_from_beliefs`` methods. The mean-field
-    theory of the model is in `rhm_theory`.
+    Besides Gaussian noise, masking and the epsilon-process of the literature are channels of the model, see
+    `rhm_channels`; any other evidence goes through the ``…_from_beliefs`` methods. The mean-field theory of the
+    model, which is about the average over draws of the rules, is in `rhm_theory` and `rhm_finite`.
 
     Args:
         v, m, s, L, n_c, seed, rules: the grammar, see `Grammar`. The default has a transition, at epsilon = 0.686.
@@ -53,6 +58,7 @@ class ExactRHM(ExactModel):
         import torch
 
         self.grammar = Grammar(v, m, s, L, n_c, seed, rules)
+        self._seed = seed if rules is None else None
         self.shape = (self.grammar.length, self.grammar.v)
         self.sigma_range = (1e-3, 1e4)
         self.factors: tuple[Factor, ...] = (
@@ -60,6 +66,7 @@ class ExactRHM(ExactModel):
             *(numbered(f"level-{level}", self.grammar.v) for level in range(self.grammar.L - 1, -1, -1)),
         )
         self._dtype = torch.float32
+        self._device = "cpu"
         self._rules = self.grammar.to_torch("cpu")
 
     def bind(self, dataset: Dataset, codec: Codec | None = None) -> None:
@@ -72,6 +79,7 @@ class ExactRHM(ExactModel):
 
         self._dtype = torch.float64 if dtype == "float64" else torch.float32
         self._rules = self.grammar.to_torch(device)
+        self._device = device
 
     # ------------------------------------------------------------------------- Gaussian noise
 
@@ -132,6 +140,92 @@ class ExactRHM(ExactModel):
         """One tree per row given beliefs (B, s^L, v): labels (B, s^depth) int64 of every level, root first."""
         return self._draw(self._log_beliefs(beliefs), generator)
 
+    # -------------------------------------------------------------------------------- channels
+
+    def channels(self) -> tuple[NoiseChannel, ...]:
+        """Gaussian noise, masking and the epsilon-process."""
+        return rhm_channels.CHANNELS
+
+    def send(
+        self, channel: str, level: float, x: torch.Tensor, keys: torch.Tensor, copies: bool = False
+    ) -> Passage:
+        """Strings x (B, s^L, v) through a channel; kept is averaged over all nodes of a level.
+
+        Raises:
+            UsageError: an unknown channel, a loss outside [0, 1], or an x that is no string of the grammar.
+        """
+        import torch
+
+        tokens = x.argmax(2)
+        trees = self.grammar.parse(tokens.cpu().numpy())
+        if (trees[0] < 0).any():
+            raise UsageError(f"{self.name} sends its own strings only, got one that its grammar cannot parse")
+        draws = keys.shape[1]
+        shared = channel == "epsilon"  # one belief for all passages
+        rows = 1 if shared else draws
+        truth = [torch.from_numpy(tree).to(x.device).repeat_interleave(rows, dim=0) for tree in trees]
+        evidence = rhm_channels.log_evidence(channel, level, truth[-1], self.grammar.v, keys[:, :rows].flatten())
+        uniforms = self._uniforms(keys) if copies else []
+        # (draws, 1 + inner, B) if the evidence is shared, else (1, 1 + inner, B * draws)
+        uniforms = uniforms if shared or not copies else [torch.stack(uniforms, dim=2).flatten(1)]
+
+        def downward(beliefs: rhm_belief.Beliefs, part: slice) -> Sequence[torch.Tensor]:
+            marginals = rhm_belief.marginals(self._rules, beliefs)
+            kept = [p.gather(0, t[part].T[None])[0].mean(0, True) for p, t in zip(marginals, truth, strict=True)]
+            return [*kept, *(rhm_belief.draw(self._rules, beliefs, u[:, part].contiguous())[-1] for u in uniforms)]
+
+        found = self._sweep(evidence, downward)
+        levels = len(self.factors)
+        kept = {f.name: p.reshape(len(x), rows) for f, p in zip(self.factors, found[:levels], strict=True)}
+        if not copies:
+            return Passage(kept, None)
+        drawn = torch.stack(found[levels:], dim=1).reshape(len(x), draws, -1)
+        return Passage(kept, drawn != tokens[:, None])
+
+    def _uniforms(self, keys: torch.Tensor) -> list[torch.Tensor]:
+        """What posterior draws are made with, one (1 + inner, B) float64 per passage."""
+        from benchsuite.randomness import uniform as stream_uniform
+
+        inner = (self.grammar.length - 1) // (self.grammar.s - 1)
+        return [stream_uniform(column, 1, (1 + inner,)).double().T for column in keys.T]
+
+    def theory(self, channel: str, levels: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Mean field, for n_c = v only: it takes the class for one more level of symbols."""
+        g = self.grammar
+        if g.n_c != g.v:
+            return {}
+        return rhm_channels.mean_field_curves(channel, levels, g.v, g.m, g.s, g.L)
+
+    def theory_facts(self) -> dict[str, Any]:
+        """Thresholds of the mean-field theory, without limit on L and at this one."""
+        g = self.grammar
+        if g.n_c != g.v:
+            return {"name": "mean field", "transition": f"mean field needs n_c = v, got {g.n_c} and {g.v}"}
+        size = (g.v, g.m, g.s)
+        at, chi = rhm_finite.susceptibility_peak(*size, g.L)
+        return {
+            "name": "mean field",
+            "transition": rhm_theory.no_transition(*size) or "a transition as L grows",
+            "epsilon_star": rhm_theory.epsilon_star(*size),
+            "p_star": rhm_theory.p_star(*size),
+            "nu": rhm_theory.nu(*size),
+            "threshold": rhm_finite.threshold(*size, g.L),
+            "width": rhm_finite.width(*size, g.L),
+            "inversion": rhm_finite.inversion(*size, g.L),
+            "susceptibility_peak": {"epsilon": at, "chi": chi},
+        }
+
+    def redrawn(self, number: int) -> ExactRHM | None:
+        """Another draw of the rules; None if they were given."""
+        if self._seed is None:
+            return None
+        from benchsuite.randomness import stream_key
+
+        g = self.grammar
+        model = ExactRHM(g.v, g.m, g.s, g.L, g.n_c, seed=stream_key("rules", self._seed, number))
+        model.load(self._device)
+        return model
+
     # --------------------------------------------------------------------------------- the prior
 
     def prior(self) -> dict[str, torch.Tensor]:
@@ -152,9 +246,34 @@ class ExactRHM(ExactModel):
         labels = torch.from_numpy(np.stack([level[:, 0] for level in levels], axis=1)).to(device)
         return torch.nn.functional.one_hot(tokens, self.grammar.v).to(self._dtype), labels
 
+    # ------------------------------------------------------------------------- what a judge sees
+
+    def features(self, x0: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The parse of strings x0 (B, s^L, v), from the tokens to the class: ``level-0`` …: (B, symbols, nodes).
+
+        What no string of the grammar is equal to gets the nearest ones' posterior.
+        """
+        levels = self.node_posteriors(x0, x0.new_full((len(x0),), self.sigma_range[0]))
+        names = [factor.name for factor in self.factors]
+        return {name: level.transpose(1, 2) for name, level in zip(names[::-1], levels[::-1], strict=True)}
+
+    def positions(self, x0: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, s^L) int64 of x0 (B, s^L, v)."""
+        return x0.argmax(dim=2)
+
+    def position_distances(self) -> FloatArray:
+        """s^h - 1 for two tokens whose lowest common ancestor has height h: (s^L, s^L)."""
+        tokens = np.arange(self.grammar.length)
+        height = np.zeros((len(tokens), len(tokens)))
+        for level in range(self.grammar.L):
+            block = tokens // self.grammar.s**level
+            height += block[:, None] != block
+        return np.asarray(self.grammar.s**height - 1)
+
     def fingerprint(self) -> str:
-        """Digest of the rules."""
-        return fingerprint_state({f"rules {depth}": table for depth, table in enumerate(self._rules)})
+        """Digest of the rules, and of the seed that redraws of them would start from."""
+        rules = {f"rules {depth}": table for depth, table in enumerate(self._rules)}
+        return fingerprint_state(rules | {"seed": self._seed})
 
     # ---------------------------------------------------------------------------------- sweeps
 
@@ -224,29 +343,6 @@ class ExactRHM(ExactModel):
 def _rows_first(level: torch.Tensor) -> torch.Tensor:
     """(…, nodes, B) => (B, nodes, …), contiguous."""
     return level.permute(*reversed(range(level.ndim))).contiguous()
-
-
-def epsilon_beliefs(tokens: torch.Tensor, v: int, epsilon: float) -> torch.Tensor:
-    """1 - epsilon + epsilon / v on the true symbol, epsilon / v on the others: (B, d) => (B, d, v) float64.
-
-    The epsilon-process (arXiv 2410.13770, eq. 17): belief always centred on the truth, not a noise channel.
-    """
-    import torch
-
-    if not 0 <= epsilon <= 1:
-        raise UsageError(f"epsilon must be in [0, 1], got {epsilon:g}")
-    return (1 - epsilon) * torch.nn.functional.one_hot(tokens, v).double() + epsilon / v
-
-
-def masking_beliefs(tokens: torch.Tensor, v: int, masked: torch.Tensor) -> torch.Tensor:
-    """Certainty of the visible symbols, 1 / v where `masked` (B, d) bool: (B, d) => (B, d, v) float64.
-
-    Masking (absorbing) diffusion (arXiv 2410.13770, eq. 16).
-    """
-    import torch
-
-    visible = torch.nn.functional.one_hot(tokens, v).double()
-    return torch.where(masked[:, :, None], torch.full_like(visible, 1 / v), visible)
 
 
 def _device_of(generator: torch.Generator | None) -> torch.device | str:

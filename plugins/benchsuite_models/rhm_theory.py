@@ -67,6 +67,17 @@ def p_star(v: int, m: int, s: int) -> float | None:
             high = middle
 
 
+def no_transition(v: int, m: int, s: int) -> str:
+    """Why there is no threshold as L grows, in words; empty where there is one."""
+    at_one, at_chance = slope(1.0, v, m, s), slope(1 / v, v, m, s)
+    if s * m * (v - 1) >= v**s - 1:
+        said = f"F'(1) = s m (v - 1) / (v^s - 1) = {at_one:.6g} >= 1"
+        return f"no transition: {said}, the class is lost at every epsilon > 0"
+    if p_star(v, m, s) is None:
+        return f"no transition: F'(1/v) = {at_chance:.6g} >= 1, the class is kept at every epsilon < 1"
+    return ""
+
+
 def epsilon_star(v: int, m: int, s: int) -> float | None:
     """The threshold epsilon* = (1 - p*) / (1 - 1/v), or None where there is no transition, see `p_star`."""
     fixed = p_star(v, m, s)
