@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchsuite.blocks import Blocks
 from benchsuite.channels import ChannelModel, Channels
 from benchsuite.contracts import (
     Dataset,
@@ -146,14 +147,15 @@ class Bench:
     def _priors(self) -> dict[str, Any]:
         return _prior(self.model, self.dataset)
 
-    def run(self, need: ProtocolOptions, advance: Callable[[int], None]) -> Record:
-        """Run a protocol, halving the batch while memory runs out."""
+    def run(self, need: ProtocolOptions, advance: Callable[[int], None], blocks: Blocks | None = None) -> Record:
+        """Run a protocol, halving the batch while memory runs out; `blocks` keeps what is done meanwhile."""
         started = time.perf_counter()
+        blocks = blocks or Blocks()
         batch = self.settings.batch
         while True:
             meter = Meter(advance)
             try:
-                record = self._run(need, batch, meter)
+                record = self._run(need, batch, meter, blocks)
                 break
             except (torch.OutOfMemoryError, MemoryError):
                 if batch == 1:
@@ -167,12 +169,12 @@ class Bench:
             "exact": self.exact,
             "seed": self.settings.seed,
             "forward_passes": meter.rows,
-            "seconds": round(time.perf_counter() - started, 3),
+            "seconds": round(time.perf_counter() - started + blocks.seconds, 3),
             "batch": batch,
         }
         return record
 
-    def _run(self, need: ProtocolOptions, batch: int, meter: Meter) -> Record:
+    def _run(self, need: ProtocolOptions, batch: int, meter: Meter, blocks: Blocks) -> Record:
         common: dict[str, Any] = {
             "seed": self.settings.seed,
             "dataset": self.dataset.name,
@@ -206,7 +208,7 @@ class Bench:
         assert self.readout is not None
         if isinstance(need, UTurn):
             return u_turn.u_turn(
-                self.model, self.items, self.readout, self.settings.u_turn, request=need, **common
+                self.model, self.items, self.readout, self.settings.u_turn, request=need, blocks=blocks, **common
             )
         return fork.fork(self.model, self.items, self.readout, self.settings.fork, **common)
 

@@ -33,7 +33,10 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a run's numbers depend on besides models, data sets and metrics; `batch` changes only speed."""
+    """Everything a run's numbers depend on besides models, data sets and metrics.
+
+    `batch` changes only speed, and `block` only what is lost when a run is killed.
+    """
 
     seed: int = 0
     items: int = 400  #: evaluated items of a split, at most
@@ -43,6 +46,7 @@ class Settings:
     bootstrap: int = 1000  #: resamples behind every interval
     dtype: str = "float32"
     batch: int = 1024  #: largest number of rows in one forward pass
+    block: int = 512  #: items whose U-turns are stored together: what a killed run loses at most
     sweep: SweepSettings = field(default_factory=SweepSettings)
     u_turn: UTurnSettings = field(default_factory=UTurnSettings)
     fork: ForkSettings = field(default_factory=ForkSettings)
@@ -51,7 +55,9 @@ class Settings:
     channels: ChannelSettings = field(default_factory=ChannelSettings)
 
     def __post_init__(self) -> None:
-        for name, least in (("items", 2), ("oracle_items", 2), ("probe_items", 1), ("bootstrap", 1), ("batch", 1)):
+        least_two = ("items", "oracle_items")
+        for name in (*least_two, "probe_items", "bootstrap", "batch", "block"):
+            least = 2 if name in least_two else 1
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.dtype not in DTYPES:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from benchsuite.bench import Bench, check_fit
+from benchsuite.blocks import Blocks, StoredBlocks
 from benchsuite.contracts import Curve, Dataset, ExactModel, Factor, Metric, ProtocolOptions, Record
 from benchsuite.errors import BenchsuiteError, NotApplicableError
 from benchsuite.own_data import OwnData
@@ -193,13 +194,15 @@ class _Runner:
             key = key_of(origin)
             stored = self.store.record(key) if self.store else None
             advance = self.reporter.protocol(need.protocol, passes, stored is not None)
-            record = stored or bench.run(need, advance)
+            blocks = StoredBlocks(self.store, origin, bench.settings.block) if self.store else Blocks()
+            record = stored or bench.run(need, advance, blocks)
             if stored is None and self.store:
                 self.store.put_record(key, record, origin)
+                blocks.discard()
         except FAULTS as error:
             return fault_of(error, need.protocol)
         outcome.passes[need.protocol] = record.meta["forward_passes"]
-        outcome.stored_seconds += record.meta["seconds"] if stored is not None else 0.0
+        outcome.stored_seconds += record.meta["seconds"] if stored is not None else blocks.seconds
         record.meta["key"] = key
         for array in record.arrays.values():
             array.flags.writeable = False  # metrics only read

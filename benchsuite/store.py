@@ -80,6 +80,10 @@ class Store:
             described.append(facts)
         self._write(key, arrays, {"curves": described, "key": origin})
 
+    def discard(self, key: str) -> None:
+        """Forget what is stored under `key`, if anything is."""
+        self._path(key).unlink(missing_ok=True)
+
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / f"{key}.npz"
 

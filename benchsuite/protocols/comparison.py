@@ -90,19 +90,19 @@ def relative_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 class Similarities:
-    """Collects, per layer, how similar what came back is to its own start and to another item's.
-
-    Arrays ``similarity/``, ``unrelated/`` and ``distance/`` of `benchsuite.protocols.u_turn`.
-    """
+    """Measures, per layer, how similar what came back is to its own start and to another item's."""
 
     def __init__(self, readout: Readout, starts: Iterable[torch.Tensor]) -> None:
         self.readout, self.standards = readout, Standards.of(readout, starts)
-        self._parts: dict[str, list[NDArray[Any]]] = {}
 
-    def add(self, starts: torch.Tensor, others: torch.Tensor, ends: torch.Tensor) -> None:
-        """Compare ends (U * B, *shape), level by level, with their starts and with other items (B, *shape)."""
+    def compare(self, starts: torch.Tensor, others: torch.Tensor, ends: torch.Tensor) -> dict[str, NDArray[Any]]:
+        """Ends (U * B, *shape), level by level, against their starts and against other items (B, *shape).
+
+        Returns:
+            Arrays ``similarity/``, ``unrelated/`` and ``distance/`` of `benchsuite.protocols.u_turn`, (B, U).
+        """
         if not self.standards.layers:
-            return
+            return {}
         own, other = (self.standards.standardised(self.readout, images) for images in (starts, others))
         columns: dict[str, list[torch.Tensor]] = {}
         for level in ends.split(len(starts)):  # hidden layers are large: no more than one level at a time
@@ -110,12 +110,7 @@ class Similarities:
                 columns.setdefault(f"similarity/{name}", []).append(cosine(own[name], layer))
                 columns.setdefault(f"unrelated/{name}", []).append(cosine(other[name], layer))
                 columns.setdefault(f"distance/{name}", []).append(relative_distance(own[name], layer))
-        for name, found in columns.items():
-            self._parts.setdefault(name, []).append(torch.stack(found, dim=1).float().cpu().numpy())
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything collected so far, rows in the order they came."""
-        return {name: np.concatenate(parts) for name, parts in self._parts.items()}
+        return {name: torch.stack(found, dim=1).float().cpu().numpy() for name, found in columns.items()}
 
     @property
     def layers(self) -> list[str]:
@@ -123,41 +118,39 @@ class Similarities:
         return list(self.standards.layers)
 
 
-class Changes:
-    """Collects how much every position changed: array ``changed`` of `benchsuite.protocols.u_turn`."""
+def position_changes(readout: Readout, starts: torch.Tensor, ends: torch.Tensor) -> dict[str, NDArray[Any]]:
+    """Ends (U * B, *shape), level by level, against their starts (B, *shape).
 
-    def __init__(self, readout: Readout) -> None:
-        self.readout = readout
-        self.kind: str | None = None  #: "token", "field" or "embedding"; None if there are no positions
-        self._parts: list[NDArray[Any]] = []
+    Returns:
+        The array ``changed`` of `benchsuite.protocols.u_turn`, (B, U, P); nothing without positions.
+    """
+    before = readout.positions(starts)
+    if before is None:
+        return {}
+    columns = []
+    for level in ends.split(len(starts)):
+        after = readout.positions(level)
+        assert after is not None
+        columns.append(changed(before, after)[1])
+    return {"changed": torch.stack(columns, dim=1).cpu().numpy()}
 
-    def add(self, starts: torch.Tensor, ends: torch.Tensor) -> None:
-        """Compare ends (U * B, *shape), level by level, with their starts (B, *shape)."""
-        before = self.readout.positions(starts)
-        if before is None:
-            return
-        columns = []
-        for level in ends.split(len(starts)):
-            after = self.readout.positions(level)
-            assert after is not None
-            self.kind, change = changed(before, after)
-            columns.append(change)
-        self._parts.append(torch.stack(columns, dim=1).cpu().numpy())
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The array and, if the positions have a geometry, their distances; empty without positions."""
-        if not self._parts:
-            return {}
-        found: dict[str, NDArray[Any]] = {"changed": np.concatenate(self._parts)}
-        distances = self.readout.position_distances()
-        if distances is not None:
-            p = found["changed"].shape[2]
-            if np.shape(distances) != (p, p):
-                raise BenchsuiteError(
-                    f"readout {self.readout.name} has {p} positions but distances {np.shape(distances)}"
-                )
-            found["position_distances"] = np.asarray(distances, dtype=np.float64)
-        return found
+def geometry(readout: Readout, images: torch.Tensor) -> tuple[str | None, dict[str, NDArray[Any]]]:
+    """The kind of the readout's positions on `images` (None if it has none), and their distances, if any.
+
+    Raises:
+        BenchsuiteError: as many distances as there are not positions.
+    """
+    positions = readout.positions(images)
+    if positions is None:
+        return None, {}
+    kind, count = changed(positions, positions)[0], positions.shape[1]
+    distances = readout.position_distances()
+    if distances is None:
+        return kind, {}
+    if np.shape(distances) != (count, count):
+        raise BenchsuiteError(f"readout {readout.name} has {count} positions but distances {np.shape(distances)}")
+    return kind, {"position_distances": np.asarray(distances, dtype=np.float64)}
 
 
 def changed(before: torch.Tensor, after: torch.Tensor) -> tuple[str, torch.Tensor]:

@@ -33,16 +33,14 @@ If positions are asked for and the readout has some (``meta["positions"]`` says 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from benchsuite.blocks import Arrays, Blocks
 from benchsuite.contracts import DiffusionModel, ExactModel, Readout, Record, UTurn
 from benchsuite.errors import BenchsuiteError
 from benchsuite.protocols.common import Items, Meter, chunks
-from benchsuite.protocols.comparison import Changes, Similarities
+from benchsuite.protocols.comparison import Similarities, geometry, position_changes
 from benchsuite.protocols.returns import Streams, by_item, come_back, judge, schedule
 from benchsuite.protocols.settings import UTurnSettings
 
@@ -63,61 +61,65 @@ def u_turn(
     batch: int,
     meter: Meter,
     request: UTurn = UTurn(),  # noqa: B008 - frozen
+    blocks: Blocks | None = None,
 ) -> Record:
     """Run the U-turns.
 
     Args:
-        batch: largest number of rows in one forward pass; items are taken in blocks that fill it.
+        batch: largest number of rows in one forward pass; items are taken in groups that fill it.
         request: what to record besides the verdicts.
+        blocks: keeps blocks of items as soon as they are done. Streams belong to items, and hidden layers are
+            standardised by all items, so blocks change no number.
 
     Returns:
         The record described above.
     """
+    blocks = blocks or Blocks()
     plan = schedule(settings, model.sigma_range)
     levels = len(plan.entries)
-    soft = readout.exact and isinstance(model, ExactModel)  # the model also knows the posterior at the turn
-    judged: dict[str, list[NDArray[Any]]] = {}
-    expected: dict[str, list[NDArray[Any]]] = {}
     size = max(1, batch // levels)
     similarities = _similarities(model, items, readout, size) if request.features else None
-    changes = Changes(readout) if request.positions else None
-    for draw in range(settings.draws):
-        for part in chunks(len(items), size):
-            group = items.take(range(part.start, part.stop))
-            streams = Streams.of(
-                seed, dataset, "u_turn", draw, group, plan.entry_sigmas, antithetic=settings.antithetic
-            )
-            noised = streams.noised(group.x, plan.entry_sigmas)
-            ends = model.decode(come_back(model, plan, noised, streams, settings.method, batch, meter))
-            for name, p in judge(readout, ends).items():
-                judged.setdefault(name, []).append(by_item(p, levels))
-            if similarities is not None:
-                following = items.take([(i + 1) % len(items) for i in range(part.start, part.stop)])
-                similarities.add(model.decode(group.x), model.decode(following.x), ends)
-            if changes is not None:
-                changes.add(model.decode(group.x), ends)
-            if soft:
-                assert isinstance(model, ExactModel)
-                sigmas = torch.cat(
-                    [x.new_full((len(x),), s) for x, s in zip(noised, plan.entry_sigmas, strict=True)]
-                )
-                for name, p in model.posterior(torch.cat(noised), sigmas).items():
-                    expected.setdefault(name, []).append(by_item(p, levels))
-    verdict = _truth(readout, model, items)
-    fixed = {name: np.tile(p.cpu().numpy()[:, None], (settings.draws, 1, 1)) for name, p in verdict.items()}
-    reference = fixed | {name: np.concatenate(parts) for name, parts in expected.items()}
-    arrays: dict[str, NDArray[Any]] = {
+    kind, distances = geometry(readout, model.decode(items.x[:1])) if request.positions else (None, {})
+
+    def turn(draw: int, index: range) -> Arrays:
+        """One draw of the items at `index`, all levels in one batch: arrays of (B, U, …)."""
+        group = items.take(index)
+        streams = Streams.of(
+            seed, dataset, "u_turn", draw, group, plan.entry_sigmas, antithetic=settings.antithetic
+        )
+        noised = streams.noised(group.x, plan.entry_sigmas)
+        ends = model.decode(come_back(model, plan, noised, streams, settings.method, batch, meter))
+        found = {f"judged/{name}": by_item(p, levels) for name, p in judge(readout, ends).items()}
+        if similarities is not None:
+            following = items.take([(i + 1) % len(items) for i in index])
+            found |= similarities.compare(model.decode(group.x), model.decode(following.x), ends)
+        if request.positions:
+            found |= position_changes(readout, model.decode(group.x), ends)
+        if readout.exact and isinstance(model, ExactModel):  # it also knows the posterior at the turn
+            sigmas = torch.cat([x.new_full((len(x),), s) for x, s in zip(noised, plan.entry_sigmas, strict=True)])
+            posterior = model.posterior(torch.cat(noised), sigmas)
+            found |= {f"reference/{name}": by_item(p, levels) for name, p in posterior.items()}
+        return found
+
+    def block(draw: int, index: range) -> Arrays:
+        def compute() -> Arrays:
+            return joined([turn(draw, index[part]) for part in chunks(len(index), size)])
+
+        return blocks.run({"draw": draw, "items": [items.ids[i] for i in index]}, meter, compute)
+
+    everything = range(len(items))
+    parts = [everything[part] for part in chunks(len(items), blocks.size(len(items)))]
+    done = joined([block(draw, part) for draw in range(settings.draws) for part in parts])
+    verdict = _truth(readout, model, items, size)
+    arrays: Arrays = {
         "log_snr": plan.log_snr,
         "items": np.array(items.ids * settings.draws),
         **{f"labels/{f.name}": np.tile(items.column(f.name), settings.draws) for f in items.factors},
-        **{f"judged/{name}": np.concatenate(parts) for name, parts in judged.items()},
-        **{f"reference/{name}": p for name, p in reference.items()},
-        **(similarities.arrays() if similarities is not None else {}),
-        **(changes.arrays() if changes is not None else {}),
+        **{f"reference/{name}": np.tile(p[:, None], (settings.draws, 1, 1)) for name, p in verdict.items()},
+        **done,
+        **distances,
     }
-    agreement = {
-        name: float((p.argmax(dim=1).cpu().numpy() == items.column(name)).mean()) for name, p in verdict.items()
-    }
+    agreement = {name: float((p.argmax(axis=1) == items.column(name)).mean()) for name, p in verdict.items()}
     meta = {
         "method": settings.method,
         "steps": len(plan.sigmas),
@@ -125,21 +127,28 @@ def u_turn(
         "antithetic": settings.antithetic,
         "readout_agrees_with_labels": agreement,
         "layers": similarities.layers if similarities is not None else [],
-        "positions": changes.kind if changes is not None else None,
+        "positions": kind,
     }
     return Record("u_turn", arrays, meta)
 
 
-def _truth(readout: Readout, model: DiffusionModel, items: Items) -> dict[str, torch.Tensor]:
+def joined(parts: list[Arrays]) -> Arrays:
+    """Parts with the same names one after the other."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _truth(readout: Readout, model: DiffusionModel, items: Items, size: int) -> Arrays:
     """One-hots (N, K) that copies are compared to: labels for an exact judge, else the judge's verdict."""
     if readout.exact:
-        columns = {f: torch.from_numpy(items.column(f.name)) for f in items.factors}
-        return {f.name: torch.nn.functional.one_hot(y, f.size).float() for f, y in columns.items()}
-    return judge(readout, model.decode(items.x))
+        return {f.name: np.eye(f.size, dtype=np.float32)[items.column(f.name)] for f in items.factors}
+    verdicts = [judge(readout, model.decode(items.x[part])) for part in chunks(len(items), size)]
+    return joined([{name: p.cpu().numpy() for name, p in found.items()} for found in verdicts])
 
 
 def _similarities(model: DiffusionModel, items: Items, readout: Readout, size: int) -> Similarities:
     """Ready to compare; hidden layers are standardised by the items themselves, as the judge sees them."""
     if len(items) < 2:
-        raise BenchsuiteError(f"similarity needs at least 2 items, another for the level of chance; got {len(items)}")
+        raise BenchsuiteError(
+            f"similarity needs at least 2 items, another for the level of chance; got {len(items)}"
+        )
     return Similarities(readout, (model.decode(items.x[part]) for part in chunks(len(items), size)))
