@@ -176,8 +176,8 @@ def test_chunks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     sigma = torch.linspace(0.2, 5, 10)
     labels = torch.tensor([[-1, -1], [0, -1]] * 5)
     whole = model.denoise(x, sigma, labels), model.posterior(x, sigma)["colour"]
-    monkeypatch.setattr("benchsuite_models.empirical_bayes.CHUNK", 30)
-    monkeypatch.setattr("benchsuite_models.empirical_bayes.BLOCK", 3)
+    monkeypatch.setattr("benchsuite_models.finite_population.CHUNK", 30)
+    monkeypatch.setattr("benchsuite_models.finite_population.BLOCK", 3)
     parts = model.denoise(x, sigma, labels), model.posterior(x, sigma)["colour"]
     torch.testing.assert_close(whole, parts, atol=1e-6, rtol=0)
 

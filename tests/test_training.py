@@ -25,7 +25,7 @@ from benchsuite_models.training.run import train_diffusion
 from diffusers_factory import Images
 from safetensors.torch import load_file
 
-from benchsuite import BenchsuiteError, Dataset, DiffusionModel, UsageError
+from benchsuite import BenchsuiteError, Dataset, DiffusionModel, Factor, UsageError
 
 STEPS = 6
 OPTIMISATION = Optimisation(steps=STEPS, batch=8, learning_rate=1e-3, warm_up=2, checkpoint_every=2)
@@ -275,13 +275,54 @@ def test_levels_cover_the_range_and_favour_the_middle() -> None:
     assert (drawn > 8).float().mean().item() == pytest.approx(0.5 / 17, abs=0.005)
 
 
-def test_dropped_labels_keep_all_or_one() -> None:
-    labels = torch.tensor([[1, 2, 0]]).repeat(4000, 1)
-    kept = (drop_labels(labels, generator_of(0, 0)) >= 0).sum(dim=1)
-    assert set(kept.tolist()) == {1, 3}
-    assert (kept == 3).float().mean().item() == pytest.approx(0.5, abs=0.03)
-    single = torch.tensor([[4], [2]])
-    assert torch.equal(drop_labels(single, generator_of(0, 0)), single)
+def test_dropped_labels_keep_one_at_random() -> None:
+    labels = torch.tensor([[1, 2, 0]]).repeat(6000, 1)
+    kept = drop_labels(labels, generator_of(0, 0))
+    assert ((kept >= 0).sum(dim=1) == 1).all()
+    assert torch.equal(kept[kept >= 0], labels[kept >= 0])
+    assert (kept >= 0).float().mean(dim=0).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
+
+
+class Remembering(torch.nn.Module):
+    """An epsilon network that notes what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[torch.Tensor] = []
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor, index: torch.Tensor) -> Any:
+        self.given, self.seen = [index], [x]
+        return type("Output", (), {"sample": torch.zeros_like(x)})
+
+
+def test_three_heads_meet_the_same_noise() -> None:
+    """A third of the rows knows everything, a third nothing, a third one factor; their inputs are equal."""
+    factors = (Factor("hue", ("r", "g")), Factor("form", ("o", "v", "x")))
+    network = Remembering()
+    conditioning = Conditioning.with_null_last(factors)
+    denoiser = Denoiser(network, VarianceExploding(0.01, 100.0), DataRange(-1.0, 1.0), conditioning, patch=2)
+    items, labels = torch.zeros(8, 1, 4, 4), torch.tensor([[1, 2]]).repeat(8, 1)
+    flat, weighted = Noise(-4.0, 4.0), Noise(-4.0, 4.0, weight=1.0)
+    losses = [
+        paired_loss(denoiser, items, labels, 30, noise, generator_of(0, 0), torch.device("cpu")).item()
+        for noise in (flat, weighted)
+    ]
+    everything, nothing = 1 * 4 + 2, 2 * 4 + 3  # row of (hue, form) in the product table, each with its null last
+    told, untold, one = network.given[0].split(10)
+    assert set(told.tolist()) == {everything}
+    assert set(untold.tolist()) == {nothing}
+    assert set(one.tolist()) == {1 * 4 + 3, 2 * 4 + 2}
+    first, *others = network.seen[0].split(10)
+    assert first.shape == (10, 4, 2, 2)  # blocks of 2 x 2 pixels are channels
+    assert all(torch.equal(first, other) for other in others)
+    # score 0 means D(x) = x, so the error of each row is |n|²/dim, and the weight is 1 + sigma²
+    again = generator_of(0, 0)
+    torch.randint(8, (10,), generator=again)
+    sigma = (-draw_log_snr(10, flat, again) / 2).exp()
+    power = torch.randn((10, 1, 4, 4), generator=again).pow(2).mean(dim=(1, 2, 3))
+    assert losses[0] == pytest.approx(power.mean().item(), rel=1e-4)
+    assert losses[1] == pytest.approx(((1 + sigma**2) * power).mean().item(), rel=1e-4)
 
 
 class Constant(torch.nn.Module):

@@ -9,7 +9,17 @@ from benchsuite_models.exact_gaussian import ExactGaussian
 from benchsuite_models.exact_mixture import ExactMixture
 from benchsuite_models.exact_rhm import ExactRHM
 from benchsuite_models.latent_diffusion import LatentDiffusion
-from benchsuite_models.recipes import DDPMDigits, LatentDiffusionDigits, ScoreSDEDigits
+from benchsuite_models.recipes import (
+    DDPMDigits,
+    DDPMFashionMNIST,
+    DDPMShapes,
+    LatentDiffusionDigits,
+    LatentDiffusionFashionMNIST,
+    LatentDiffusionShapes,
+    ScoreSDEDigits,
+    ScoreSDEFashionMNIST,
+    ScoreSDEShapes,
+)
 from benchsuite_models.score_sde import ScoreSDE
 
 
@@ -32,6 +42,12 @@ def benchsuite_recipes() -> list[type[Recipe]]:
     """Training recipes of this package."""
     return [
         DDPMDigits,
+        DDPMFashionMNIST,
+        DDPMShapes,
         LatentDiffusionDigits,
+        LatentDiffusionFashionMNIST,
+        LatentDiffusionShapes,
         ScoreSDEDigits,
+        ScoreSDEFashionMNIST,
+        ScoreSDEShapes,
     ]

@@ -1,9 +1,11 @@
 """benchsuite.json: what a diffusers directory cannot say about itself (factors, null row, data range).
 
-``{"factors": [{"name": "class", "values": ["0", "1", …]}], "null_class": 10, "data_range": [-1, 1], …}``
+``{"factors": [{"name": "class", "values": ["0", "1", …]}], "null_class": 10, "data_range": [-1, 1], "patch": 2}``
 
-All keys are optional. ``null_class`` is for one factor and defaults to the row after the last value; JSON's
-``null`` says that there is no such row. Other keys (data set, training) are for the reader.
+All keys are optional. ``patch`` P says that the network which sees the images sees them with every P x P block
+of pixels folded into channels (``torch.nn.functional.pixel_unshuffle``). ``null_class`` is for one factor and
+defaults to the row after the last value; JSON's ``null`` says that there is no such row. Other keys (data set,
+training) are for the reader.
 """
 
 from __future__ import annotations
@@ -43,10 +45,12 @@ def conditioning(card: dict[str, Any], options: Options, unet: Part) -> Conditio
     """
     rows = unet.config.get("num_class_embeds")
     where = unet.folder / "config.json"
+    if unet.config.get("class_embed_type") == "identity" and options.factor is None and card.get("factors"):
+        return _from_card(card, summed=True)
     if unet.config.get("class_embed_type") is not None:
         raise ModelLoadError(
             f"{where}: class_embed_type {unet.config['class_embed_type']!r} is not a table of classes and has "
-            "no known mapping"
+            f"no known mapping ('identity' takes a sum of embeddings, whose factors {FILE} must list)"
         )
     if options.factor is None and options.null_class is not None:
         raise UsageError(f"null_class={options.null_class} needs factor=NAME, the factor whose null it is")
@@ -66,6 +70,18 @@ def conditioning(card: dict[str, Any], options: Options, unet: Part) -> Conditio
             f"{where}: num_class_embeds={rows} does not fit {names}: {result.rows} rows expected, null included"
         )
     return result
+
+
+def patch_size(card: dict[str, Any], where: Path) -> int:
+    """Side of the pixel blocks that are folded into channels; 1 = none.
+
+    Raises:
+        ModelLoadError: not a positive whole number.
+    """
+    patch = card.get("patch", 1)
+    if not (isinstance(patch, int) and patch >= 1):
+        raise ModelLoadError(f"{where / FILE}: patch {patch!r} is not a positive whole number")
+    return patch
 
 
 def data_range(card: dict[str, Any], options: Options, default: tuple[float, float], where: Path) -> DataRange:
@@ -102,7 +118,7 @@ def _from_options(name: str, null: int | None, rows: int | None, where: Path) ->
     return Conditioning((Factor(name, tuple(values)),), null)
 
 
-def _from_card(card: dict[str, Any]) -> Conditioning:
+def _from_card(card: dict[str, Any], summed: bool = False) -> Conditioning:
     try:
         factors = tuple(
             Factor(str(f["name"]), tuple(str(v) for v in f["values"])) for f in card.get("factors", [])
@@ -111,8 +127,8 @@ def _from_card(card: dict[str, Any]) -> Conditioning:
         raise ModelLoadError(
             f"{FILE}: factors must be a list of {{name, values}}, got {card['factors']!r}"
         ) from error
-    if len(factors) != 1:
-        return Conditioning.with_null_last(factors)
+    if len(factors) != 1 or summed:
+        return Conditioning.with_null_last(factors, summed)
     null = card.get("null_class", factors[0].size)
     if null is not None and not (isinstance(null, int) and 0 <= null <= factors[0].size):
         raise ModelLoadError(f"{FILE}: null_class {null!r} is not a row 0 … {factors[0].size} or null")

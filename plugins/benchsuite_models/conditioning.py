@@ -1,4 +1,4 @@
-"""How factor labels become the class index of a network with one embedding table."""
+"""How factor labels become what a network is conditioned on: a row of one table, or of one table per factor."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ class Conditioning:
 
     With one factor of K values the table has the K values in order, with the null row at `null` (None: there
     is no null row, so the model is only conditional). With several factors the table is their product, each
-    with its null last, first factor slowest: ``num_class_embeds = (K1 + 1)(K2 + 1)…``.
+    with its null last, first factor slowest: ``num_class_embeds = (K1 + 1)(K2 + 1)…``. With `summed` there is one
+    table per factor, each with its null last, and the network is given the sum of the chosen rows.
 
     Args:
         factors: what the model can be conditioned on; empty for an unconditional network.
         null: index of the null row, for one factor only.
+        summed: one embedding table per factor (`benchsuite_models.factor_embedding`).
     """
 
     factors: tuple[Factor, ...] = ()
     null: int | None = None
+    summed: bool = False
 
     @classmethod
-    def with_null_last(cls, factors: tuple[Factor, ...]) -> Conditioning:
+    def with_null_last(cls, factors: tuple[Factor, ...], summed: bool = False) -> Conditioning:
         """The convention of checkpoints that `benchsuite train` makes."""
-        return cls(tuple(factors), factors[0].size if len(factors) == 1 else None)
+        single = len(factors) == 1 and not summed
+        return cls(tuple(factors), factors[0].size if single else None, summed)
 
     @property
     def rows(self) -> int:
@@ -43,7 +47,9 @@ class Conditioning:
         return rows
 
     def index(self, labels: torch.Tensor | None, batch: int, device: torch.device) -> torch.Tensor | None:
-        """Class index (B,) int64 of labels (B, F), -1 = null; None for an unconditional network.
+        """Row of the table, (B,) int64, or of each factor's table, (B, F), for labels (B, F) with -1 = null.
+
+        None for an unconditional network.
 
         Raises:
             UsageError: labels of a wrong shape or outside their range, or null where there is no null row.
@@ -62,6 +68,12 @@ class Conditioning:
                 f"labels have shape {tuple(labels.shape)}, expected {(batch, len(self.factors))}: one column "
                 f"for each of {names}"
             )
+        if self.summed:
+            for column, factor in enumerate(self.factors):
+                self._check(labels[:, column], factor)
+            sizes = torch.tensor([factor.size for factor in self.factors], device=device)
+            labels = labels.to(device)
+            return torch.where(labels < 0, sizes, labels)
         index = torch.zeros(batch, dtype=torch.int64, device=device)
         for column, factor in enumerate(self.factors):
             label = labels[:, column].to(device)
@@ -80,7 +92,7 @@ class Conditioning:
                 f"label {low if low < -1 else high} of factor {factor.name!r} is outside "
                 f"0 … {factor.size - 1} (-1 = null)"
             )
-        if low == -1 and len(self.factors) == 1 and self.null is None:
+        if low == -1 and len(self.factors) == 1 and self.null is None and not self.summed:
             raise UsageError(
                 f"the model has no null row for factor {factor.name!r}, so it cannot be run unconditionally; "
                 "name the row with null_class=… if it has one"

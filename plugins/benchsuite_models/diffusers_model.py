@@ -15,7 +15,8 @@ from benchsuite import (
     UsageError,
     fingerprint_state,
 )
-from benchsuite_models.card import Options, conditioning, data_range, read_card
+from benchsuite_models import factor_embedding
+from benchsuite_models.card import Options, conditioning, data_range, patch_size, read_card
 from benchsuite_models.checkpoint import Part, find_part, load_network, read_scheduler, resolve
 from benchsuite_models.conditioning import Conditioning
 from benchsuite_models.process import DataRange, FloatArray, Process
@@ -107,7 +108,12 @@ class DiffusersModel(DiffusionModel):
         self.sigma_range = self._range.sigma_range(self._process)
         self.shape = self._shape(unet)
         self.training_data = read_card(self.root).get("dataset")
-        self.network = self.place(load_network(unet), device, dtype)
+        network = load_network(unet)
+        if self._conditions.summed:
+            width = 4 * int(unet.config["block_out_channels"][0])
+            network.factor_embedding = factor_embedding.load(self.factors, width, self.root)
+        self._fold = self._patch() if self.space == "pixels" else 1
+        self.network = self.place(network, device, dtype)
         self.taps = default_taps(self.network)
 
     def place(self, network: torch.nn.Module, device: str, dtype: str) -> torch.nn.Module:
@@ -144,6 +150,10 @@ class DiffusersModel(DiffusionModel):
     def _data_range(self) -> DataRange:
         return data_range(read_card(self.root), self.options, self.data_habit, self.root)
 
+    def _patch(self) -> int:
+        """Side of the pixel blocks folded into channels for the network that sees the images."""
+        return patch_size(read_card(self.root), self.root)
+
     def _check_channels(self, unet: Part) -> int:
         inputs, outputs = (int(unet.config.get(key, 3)) for key in ("in_channels", "out_channels"))
         if outputs not in (inputs, 2 * inputs):
@@ -164,7 +174,7 @@ class DiffusersModel(DiffusionModel):
 
     def _image_shape(self, unet: Part) -> tuple[int | None, ...]:
         """(C, H, W) of the images, with None where the configuration does not say."""
-        return (int(unet.config.get("in_channels", 3)), *self._size(unet))
+        return unfolded(int(unet.config.get("in_channels", 3)), self._size(unet), self._patch())
 
     def _shape(self, unet: Part) -> tuple[int, ...]:
         """Shape of one x."""
@@ -187,12 +197,16 @@ class DiffusersModel(DiffusionModel):
 
         network = self.network
         assert network is not None, "load() first"
-        index = self._conditions.index(labels, len(x), x.device)
+        condition = self._conditions.index(labels, len(x), x.device)
+        if self._conditions.summed:
+            assert condition is not None
+            condition = factor_embedding.embed(network.factor_embedding, condition)
         weights = next(network.parameters()).dtype
 
         def forward(state: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-            output = network(state.to(weights), time, index).sample
-            return output[:, : self._channels].to(state.dtype)  # type: ignore[no-any-return]
+            seen = torch.nn.functional.pixel_unshuffle(state.to(weights), self._fold)
+            output = network(seen, time, condition).sample[:, : self._channels]
+            return torch.nn.functional.pixel_shuffle(output, self._fold).to(state.dtype)
 
         wide = torch.promote_types(x.dtype, torch.float32)
         return self._range.denoise(self._process, forward, x.to(wide), sigma.to(wide)).to(x.dtype)
@@ -211,6 +225,11 @@ class DiffusersModel(DiffusionModel):
             "code": f"{self.name} {self.version}",
         }
         return fingerprint_state({**self.network.state_dict(), **facts})
+
+
+def unfolded(channels: int, size: tuple[int | None, ...], patch: int) -> tuple[int | None, ...]:
+    """(C, H, W) of the images that a network of `channels` and `size` sees with patch x patch blocks folded."""
+    return (channels // patch**2, *(None if s is None else s * patch for s in size))
 
 
 def default_taps(network: torch.nn.Module) -> tuple[str, ...]:

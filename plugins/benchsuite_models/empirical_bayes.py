@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from benchsuite import (
@@ -15,14 +14,11 @@ from benchsuite import (
     fingerprint_state,
 )
 from benchsuite_models.exact_common import by_factor, check_labels, check_query, choose, one_hot, uniform
+from benchsuite_models.finite_population import FinitePopulation
 
 if TYPE_CHECKING:
     import torch
 
-#: Entries of the largest temporary, (rows of x) x (images): 64 MB of float64.
-CHUNK = 2**23
-#: Images converted to float64 at a time.
-BLOCK = 4096
 #: Images encoded at a time.
 ENCODE_BATCH = 256
 
@@ -39,7 +35,7 @@ class EmpiricalBayes(ExactModel):
     space: the oracle of a latent model works in that model's latents.
 
     Distances are float64 throughout: at sigma = 0.01 a float32 dot product is wrong by several nats. Memory
-    is bounded by the population itself plus about 200 MB.
+    is bounded by the population itself plus about 200 MB (`benchsuite_models.finite_population`).
     """
 
     name = "empirical-bayes"
@@ -86,11 +82,15 @@ class EmpiricalBayes(ExactModel):
         self.population = torch.cat(blocks)
         self.shape = tuple(self.population.shape[1:])
         self.population_labels = self._source.labels.to(device)
-        self._flat = self.population.flatten(1)  # (N, d)
-        self._half_norm = torch.cat(
-            [block.double().square().sum(1) / 2 for block in torch.split(self._flat, BLOCK)]
-        )
-        self._indicator = one_hot(self.population_labels, self.factors)  # (N, sum of K)
+        self._finite = FinitePopulation(self.population.flatten(1))
+        indicator = one_hot(self.population_labels, self.factors)  # (N, sum of K)
+        self._prior = indicator.mean(0)
+        # among the copies of each distinct image, the fraction with each value: (M, sum of K)
+        share = torch.zeros(len(self._finite), indicator.shape[1], dtype=torch.float64, device=indicator.device)
+        share.index_add_(0, self._finite.copies, indicator.double())
+        self._share = share / self._finite.count[:, None]
+        self._first = torch.empty(len(self._finite), dtype=torch.int64, device=indicator.device)
+        self._first[self._finite.copies.flip(0)] = torch.arange(len(indicator), device=indicator.device).flip(0)
 
     def training_points(self) -> Split:
         """The (encoded) population."""
@@ -129,19 +129,39 @@ class EmpiricalBayes(ExactModel):
         out = torch.empty_like(x)
         for combination in combinations:
             rows = (asked == combination).all(1).nonzero()[:, 0]
-            images, half_norm = self._carrying(combination)
-            for part in _chunks(rows, len(images)):
-                weights = _log_weights(x[part], sigma[part], images, half_norm).softmax(1)
-                out[part] = _mean(weights, images).to(x.dtype).view(-1, *self.shape)
+            count = self._carrying(combination)
+            for part, points, weights in self._finite.weights(x[rows].flatten(1), sigma[rows], count):
+                mean = self._finite.expand(self._finite.mean(weights, points))
+                out[rows[part]] = mean.to(x.dtype).view(-1, *self.shape)
         return out
 
     def posterior(self, x: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
         """p(factor | x) as {factor: (B, K)}, in the dtype of `x`."""
         import torch
 
-        parts = [weights @ self._indicator for _, weights in self._weights(x, sigma)]
-        joined = torch.cat(parts) if parts else self._indicator[:0]
+        check_query(self.name, self.shape, x, sigma)
+        parts = [weights @ self._share for _, _, weights in self._finite.weights(x.flatten(1), sigma)]
+        joined = torch.cat(parts) if parts else self._share[:0]
         return by_factor(joined, self.factors, x.dtype)
+
+    def head_spread(self, x: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
+        """See `ExactModel.head_spread`: all conditional heads share one set of posterior weights."""
+        import torch
+
+        check_query(self.name, self.shape, x, sigma)
+        found = {factor.name: x.new_zeros(len(x), dtype=torch.float64) for factor in self.factors}
+        for rows, points, weights in self._finite.weights(x.flatten(1), sigma):
+            plain = self._finite.mean(weights, points)
+            start = 0
+            for factor in self.factors:
+                for column in range(start, start + factor.size):
+                    told = weights * self._share[:, column]
+                    mass = told.sum(1)
+                    # sum_k p_k ‖D_k - D‖² with p_k D_k = Σ_u w_u share_u,k x_u; a value without mass adds nothing
+                    apart = self._finite.mean(told, points) - mass[:, None] * plain
+                    found[factor.name][rows] += apart.square().sum(1) / mass.clamp_min(1e-30)
+                start += factor.size
+        return found
 
     def sample_posterior(
         self, x: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator | None = None
@@ -151,15 +171,16 @@ class EmpiricalBayes(ExactModel):
 
         u = uniform((x.shape[0],), x.device, generator)
         out = torch.empty_like(x)
-        for rows, weights in self._weights(x, sigma):
-            out[rows] = self.population[choose(weights, u[rows])].to(x.dtype)
+        check_query(self.name, self.shape, x, sigma)
+        for rows, _, weights in self._finite.weights(x.flatten(1), sigma):
+            out[rows] = self.population[self._first[choose(weights, u[rows])]].to(x.dtype)
         return out
 
     def prior(self) -> dict[str, torch.Tensor]:
         """Frequencies of the factors' values in the population, {factor: (K,)} float64."""
         import torch
 
-        return by_factor(self._indicator.mean(0), self.factors, torch.float64)
+        return by_factor(self._prior, self.factors, torch.float64)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """`n` images with their labels, drawn from the population with replacement."""
@@ -178,10 +199,10 @@ class EmpiricalBayes(ExactModel):
         """Digest of the (encoded) population and its labels."""
         return fingerprint_state({"population": self.population, "labels": self.population_labels})
 
-    def _carrying(self, combination: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (n, d) with the labels `combination` (F,), -1 = any, and half their squared norms (n,)."""
+    def _carrying(self, combination: torch.Tensor) -> torch.Tensor | None:
+        """How often each distinct image has the labels `combination` (F,), -1 = any; None = always."""
         if bool((combination < 0).all()):
-            return self._flat, self._half_norm
+            return None
         chosen = ((self.population_labels == combination) | (combination < 0)).all(1)
         if not bool(chosen.any()):
             asked = ", ".join(
@@ -190,15 +211,7 @@ class EmpiricalBayes(ExactModel):
                 if value >= 0
             )
             raise UsageError(f"{self.name}: none of the {self.population_size} images has {asked}")
-        return self._flat[chosen], self._half_norm[chosen]
-
-    def _weights(self, x: torch.Tensor, sigma: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (rows, p(i | x) (rows, N) float64), a chunk of rows at a time."""
-        import torch
-
-        check_query(self.name, self.shape, x, sigma)
-        for rows in _chunks(torch.arange(x.shape[0], device=x.device), len(self._flat)):
-            yield rows, _log_weights(x[rows], sigma[rows], self._flat, self._half_norm).softmax(1)
+        return self._finite.counts(chosen)
 
 
 def _population(dataset: Dataset) -> Split:
@@ -219,35 +232,3 @@ def _population(dataset: Dataset) -> Split:
         torch.cat([part.labels[index] for part, index in zip(splits, kept, strict=True)]),
         tuple(part.ids[i] for part, index in zip(splits, kept, strict=True) for i in index.tolist()),
     )
-
-
-def _chunks(rows: torch.Tensor, images: int) -> tuple[torch.Tensor, ...]:
-    """Cut row numbers (n,) so that rows x images stays within CHUNK."""
-    import torch
-
-    return torch.split(rows, max(1, CHUNK // images)) if rows.numel() else ()
-
-
-def _log_weights(
-    x: torch.Tensor, sigma: torch.Tensor, images: torch.Tensor, half_norm: torch.Tensor
-) -> torch.Tensor:
-    """-‖x - x_i‖² / 2 sigma² up to a constant per row: (b, n) float64.
-
-    ‖x‖² is common to a row and left out; what remains, x·x_i - ‖x_i‖² / 2, is a float64 product.
-    """
-    flat = x.flatten(1).double()
-    out = flat.new_empty(len(flat), len(images))
-    for start in range(0, len(images), BLOCK):
-        end = start + BLOCK
-        out[:, start:end] = flat @ images[start:end].double().T
-    return out.sub_(half_norm).div_(sigma.double().square()[:, None])
-
-
-def _mean(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Σ_i w_i x_i: (b, d) float64. Images that no row gives any weight (most, at small sigma) are skipped."""
-    out = weights.new_zeros(len(weights), images.shape[1])
-    for start in range(0, len(images), BLOCK):
-        part = weights[:, start : start + BLOCK]
-        live = (part > 1e-18).any(0)  # what is dropped sums to under 1e-12 for a million images
-        out += part[:, live] @ images[start : start + BLOCK][live].double()
-    return out

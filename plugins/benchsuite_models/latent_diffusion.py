@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benchsuite import ModelLoadError, UsageError, fingerprint_state
 from benchsuite_models.checkpoint import Part, find_part, load_network
 from benchsuite_models.ddpm import discrete_process
-from benchsuite_models.diffusers_model import DiffusersModel
+from benchsuite_models.diffusers_model import DiffusersModel, unfolded
 from benchsuite_models.process import DataRange, VariancePreserving
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class LatentDiffusion(DiffusersModel):
         self._check_latent_channels(part)
         super().load(device, dtype)
         self.autoencoder: Any = self.place(load_network(part), device, dtype)
+        self._image_fold = self._patch()
         self._quantised = part.class_name == "VQModel"
         scale = 1.0 if self._quantised else float(part.config.get("scaling_factor", 0.18215))
         self._scale = scale if self.scaling_factor is None else self.scaling_factor
@@ -66,15 +67,21 @@ class LatentDiffusion(DiffusersModel):
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Images (B, C, H, W) in [-1, 1] => scaled latents (B, *shape), same dtype."""
-        encoded = self.autoencoder.encode(images.to(self._weights_dtype()))
+        import torch
+
+        folded = torch.nn.functional.pixel_unshuffle(images.to(self._weights_dtype()), self._image_fold)
+        encoded = self.autoencoder.encode(folded)
         latents = encoded.latents if self._quantised else encoded.latent_dist.mode()
         return (latents.to(images.dtype) - self._shift) * self._scale  # type: ignore[no-any-return]
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         """Scaled latents (B, *shape) => images (B, C, H, W), same dtype, clipped to [-1, 1]."""
         latents = x / self._scale + self._shift
-        images = self.autoencoder.decode(latents.to(self._weights_dtype())).sample
-        return images.to(x.dtype).clamp(-1, 1)  # type: ignore[no-any-return]
+        import torch
+
+        folded = self.autoencoder.decode(latents.to(self._weights_dtype())).sample
+        images = torch.nn.functional.pixel_shuffle(folded, self._image_fold)
+        return images.to(x.dtype).clamp(-1, 1)
 
     def fingerprint(self) -> str:
         """Digest of both networks and the scale of the latents."""
@@ -111,12 +118,12 @@ class LatentDiffusion(DiffusersModel):
     def _image_shape(self, unet: Part) -> tuple[int | None, ...]:
         part = self._autoencoder_part()
         factor = self._downsampling(part)
-        size = (None if s is None else s * factor for s in self._size(unet))
-        return (int(part.config.get("in_channels", 3)), *size)
+        size = tuple(None if s is None else s * factor for s in self._size(unet))
+        return unfolded(int(part.config.get("in_channels", 3)), size, self._patch())
 
     def _shape(self, unet: Part) -> tuple[int, ...]:
         channels, *size = super()._shape(unet)
-        factor = self._downsampling(self._autoencoder_part())
+        factor = self._downsampling(self._autoencoder_part()) * self._patch()
         return (int(unet.config.get("in_channels", channels)), *(s // factor for s in size))
 
     @staticmethod

@@ -12,6 +12,8 @@ from benchsuite.torchvision_compat import ensure_torchvision_importable
 from benchsuite_models.training.config import Autoencoder
 from benchsuite_models.training.loop import fit
 
+_BATCH = 512  # images encoded at once
+
 
 def build_autoencoder(shape: tuple[int, ...], config: Autoencoder) -> Any:
     """An AutoencoderKL for images of `shape` (C, H, W), halving the resolution between widths."""
@@ -72,18 +74,22 @@ def train_autoencoder(
         track=track,
     )
     network.eval()
-    network.register_to_config(scaling_factor=float(1 / encode(network, images.to(device)).std()))
+    network.register_to_config(scaling_factor=float(1 / encode(network, images, device).std()))
     return losses
 
 
 @torch.no_grad()
-def encode(network: Any, images: torch.Tensor) -> torch.Tensor:
-    """Images (N, C, H, W) => unscaled latents (the posterior's mode)."""
-    latents: torch.Tensor = network.encode(images).latent_dist.mode()
-    return latents
+def encode(network: Any, images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Images (N, C, H, W) => unscaled latents (the posterior's mode) on the CPU."""
+    return torch.cat([network.encode(part.to(device)).latent_dist.mode().cpu() for part in images.split(_BATCH)])
 
 
 @torch.no_grad()
-def reconstruction_error(network: Any, images: torch.Tensor) -> float:
+def reconstruction_error(network: Any, images: torch.Tensor, device: torch.device) -> float:
     """Mean squared error per pixel of images (N, C, H, W) in [-1, 1] after encoding and decoding."""
-    return float((network.decode(encode(network, images)).sample - images).pow(2).mean())
+    latents = encode(network, images, device).split(_BATCH)
+    squares = [
+        (network.decode(z.to(device)).sample.cpu() - x).pow(2).sum()
+        for x, z in zip(images.split(_BATCH), latents, strict=True)
+    ]
+    return float(torch.stack(squares).sum()) / images.numel()

@@ -29,16 +29,22 @@ class UNet:
     groups: int = 8  #: of the group norms
     head: int = 16  #: width of an attention head
     attention_first: bool = False  #: attention at the first resolution too
+    summed_factors: bool = False  #: one embedding table per factor instead of one for their product
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Which noise levels are trained: half uniform in log-SNR on [low, high], half normal around `centre`."""
+    """Which noise levels are trained: half uniform in log-SNR on [low, high], half normal around `centre`.
+
+    The squared error of the noise is weighted by (1 + sigma²)^weight: 0 is the simple loss of the DDPM paper,
+    1 the error of v (arXiv:2202.00512), which asks for the same accuracy of the image at every level.
+    """
 
     low: float
     high: float
     centre: float = 0.0
     width: float = 2.0
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,3 +69,5 @@ class DiffusionRecipe:
     noise: Noise
     optimisation: Optimisation
     autoencoder: Autoencoder | None = None
+    patch: int = 1  #: the network that sees the images sees patch x patch blocks folded into channels
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"  #: of the discrete families

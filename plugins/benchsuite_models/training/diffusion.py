@@ -9,6 +9,7 @@ import torch
 
 from benchsuite.noise import sigma_from_log_snr
 from benchsuite.torchvision_compat import ensure_torchvision_importable
+from benchsuite_models import factor_embedding
 from benchsuite_models.conditioning import Conditioning
 from benchsuite_models.process import DataRange, Process, VarianceExploding, VariancePreserving
 from benchsuite_models.training.config import Noise, UNet
@@ -27,29 +28,38 @@ class Denoiser:
     process: Process
     data_range: DataRange
     conditioning: Conditioning
+    patch: int = 1
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """E[x0 | x, labels]; x (B, C, H, W), sigma (B,), labels (B, F) with -1 = null."""
-        index = self.conditioning.index(labels, len(x), x.device)
+        condition = self.conditioning.index(labels, len(x), x.device)
+        if self.conditioning.summed:
+            assert condition is not None
+            condition = factor_embedding.embed(self.network.factor_embedding, condition)
 
         def forward(state: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-            output: torch.Tensor = self.network(state, time, index).sample
-            return output
+            folded = torch.nn.functional.pixel_unshuffle(state, self.patch)
+            return torch.nn.functional.pixel_shuffle(self.network(folded, time, condition).sample, self.patch)
 
         return self.data_range.denoise(self.process, forward, x, sigma)
 
 
-def build_unet(shape: tuple[int, ...], rows: int, config: UNet, fourier: bool) -> Any:
-    """A UNet2DModel for items of `shape` (C, H, W) with `rows` class embeddings."""
+def build_unet(
+    shape: tuple[int, ...], conditioning: Conditioning, config: UNet, fourier: bool, patch: int = 1
+) -> Any:
+    """A UNet2DModel for items of `shape` (C, H, W), with its class embeddings.
+
+    With a summed conditioning the tables are its submodule ``factor_embedding``.
+    """
     ensure_torchvision_importable()
     from diffusers import UNet2DModel
 
     levels = len(config.widths)
     attention = [config.attention_first] + [True] * (levels - 1)
     network = UNet2DModel(
-        sample_size=shape[1],
-        in_channels=shape[0],
-        out_channels=shape[0],
+        sample_size=shape[1] // patch,
+        in_channels=shape[0] * patch**2,
+        out_channels=shape[0] * patch**2,
         block_out_channels=config.widths,
         layers_per_block=config.layers,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
@@ -57,14 +67,17 @@ def build_unet(shape: tuple[int, ...], rows: int, config: UNet, fourier: bool) -
         norm_num_groups=config.groups,
         attention_head_dim=config.head,
         time_embedding_type="fourier" if fourier else "positional",
-        num_class_embeds=rows,
+        class_embed_type="identity" if conditioning.summed else None,
+        num_class_embeds=None if conditioning.summed else conditioning.rows,
     )
+    if conditioning.summed:
+        network.factor_embedding = factor_embedding.build(conditioning.factors, 4 * config.widths[0])
     if fourier:
         network.time_proj.weight.data.mul_(FOURIER_SCALE / 16)
     return network
 
 
-def build_process(family: str) -> tuple[Process, DataRange, Any]:
+def build_process(family: str, prediction: str = "epsilon") -> tuple[Process, DataRange, Any]:
     """Process, data range and diffusers scheduler of one family's recipes."""
     ensure_torchvision_importable()
     if family == "score-sde":
@@ -75,7 +88,8 @@ def build_process(family: str) -> tuple[Process, DataRange, Any]:
         return VarianceExploding(0.005, 50.0), DataRange(0.0, 1.0), ve
     from diffusers import DDPMScheduler
 
-    vp = DDPMScheduler(clip_sample=family == "ddpm")  # linear betas 1e-4 … 2e-2, 1000 steps, epsilon
+    # linear betas 1e-4 … 2e-2, 1000 steps
+    vp = DDPMScheduler(clip_sample=family == "ddpm", prediction_type=prediction)
     process = VariancePreserving(vp.alphas_cumprod.numpy(), vp.config.prediction_type)
     return process, DataRange(-1.0, 1.0), vp
 
@@ -88,13 +102,10 @@ def draw_log_snr(batch: int, noise: Noise, generator: torch.Generator) -> torch.
 
 
 def drop_labels(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Labels (B, F) of the conditional half: with several factors, every second row keeps only one of them."""
+    """Labels (B, F) with one factor kept in each row, chosen at random, and the others null (-1)."""
     batch, factors = labels.shape
-    if factors == 1:
-        return labels
     kept = torch.randint(factors, (batch,), generator=generator)[:, None] == torch.arange(factors)
-    everything = torch.rand(batch, 1, generator=generator) < 0.5
-    return torch.where(everything | kept, labels, -1)
+    return torch.where(kept, labels, -1)
 
 
 def epsilon_error(
@@ -115,18 +126,23 @@ def paired_loss(
     generator: torch.Generator,
     device: torch.device,
 ) -> torch.Tensor:
-    """Denoising loss on `batch` rows: batch/2 noised items, each seen once with its labels and once without.
+    """Denoising loss on `batch` rows: every noised item is seen with its labels and without.
 
-    Label dropout of 1/2 with both heads on the same (item, noise, level). Heads that share their noise in
-    training share their errors, and it is their difference that measures information.
+    With several factors there are three heads instead of two: all labels, one of them, none. They meet the same
+    (item, noise, level): heads that share their noise in training share their errors, and it is their difference
+    that measures information.
     """
-    n = batch // 2
+    heads = 2 if labels.shape[1] == 1 else 3
+    n = batch // heads
     chosen = torch.randint(len(items), (n,), generator=generator)
-    sigma = sigma_from_log_snr(draw_log_snr(n, noise, generator)).to(device).repeat(2)
-    eps = torch.randn((n, *items.shape[1:]), generator=generator).to(device).repeat(2, 1, 1, 1)
-    told = drop_labels(labels[chosen], generator)
-    both = torch.cat([told, torch.full_like(told, -1)]).to(device)
-    return epsilon_error(denoiser, items[chosen].to(device).repeat(2, 1, 1, 1), eps, sigma, both).mean()
+    sigma = sigma_from_log_snr(draw_log_snr(n, noise, generator)).to(device).repeat(heads)
+    eps = torch.randn((n, *items.shape[1:]), generator=generator).to(device).repeat(heads, 1, 1, 1)
+    told = labels[chosen]
+    given = [told, torch.full_like(told, -1)] + ([drop_labels(told, generator)] if heads == 3 else [])
+    x0 = items[chosen].to(device).repeat(heads, 1, 1, 1)
+    error = epsilon_error(denoiser, x0, eps, sigma, torch.cat(given).to(device))
+    loss: torch.Tensor = (error * (1 + sigma**2) ** noise.weight).mean()
+    return loss
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ import torch
 import benchsuite
 from benchsuite import Dataset, Track, UsageError
 from benchsuite.torchvision_compat import ensure_torchvision_importable
+from benchsuite_models import factor_embedding
 from benchsuite_models.card import FILE
 from benchsuite_models.conditioning import Conditioning
 from benchsuite_models.training.autoencoder import (
@@ -86,20 +87,25 @@ def train_diffusion(
     items, held_out_items = train.images, held_out.images
     results: dict[str, Any] = {}
     unet_folder = scheduler_folder = out
+    patch = recipe.patch
     if recipe.autoencoder is not None:
+        items, held_out_items = (
+            torch.nn.functional.pixel_unshuffle(images, patch) for images in (items, held_out_items)
+        )
+        patch = 1  # latents are seen as they are
         autoencoder, results["autoencoder"] = _autoencoder(run, recipe.autoencoder, items, held_out_items)
         scale = autoencoder.config.scaling_factor
         items, held_out_items = (
-            encode(autoencoder, images.to(run.device)).cpu() * scale for images in (items, held_out_items)
+            encode(autoencoder, images, run.device) * scale for images in (items, held_out_items)
         )
         unet_folder, scheduler_folder = out / "unet", out / "scheduler"
 
     torch.manual_seed(seed)
-    process, data_range, scheduler = build_process(recipe.family)
-    conditioning = Conditioning.with_null_last(dataset.factors)
+    process, data_range, scheduler = build_process(recipe.family, recipe.prediction)
+    conditioning = Conditioning.with_null_last(dataset.factors, recipe.unet.summed_factors)
     fourier = recipe.family == "score-sde"
-    network = build_unet(tuple(items.shape[1:]), conditioning.rows, recipe.unet, fourier).to(run.device)
-    denoiser = Denoiser(network, process, data_range, conditioning)
+    network = build_unet(tuple(items.shape[1:]), conditioning, recipe.unet, fourier, patch).to(run.device)
+    denoiser = Denoiser(network, process, data_range, conditioning, patch)
     batch = recipe.optimisation.batch
     losses = fit(
         network,
@@ -111,7 +117,7 @@ def train_diffusion(
         description=f"training {name}",
         track=track,
     )
-    _save_half(network, unet_folder)
+    _save_unet(network, unet_folder, out, conditioning)
     scheduler.save_pretrained(scheduler_folder)
     curve = held_out_losses(denoiser, held_out_items, held_out.labels, recipe.noise, seed, run.device)
     results |= {
@@ -126,6 +132,7 @@ def train_diffusion(
         "factors": [{"name": f.name, "values": list(f.values)} for f in dataset.factors],
         "null_class": conditioning.null,
         "data_range": [data_range.low, data_range.high],
+        "patch": recipe.patch,
         "dataset": recipe.dataset,
         "recipe": name,
     }
@@ -176,8 +183,20 @@ def _autoencoder(
         "parameters": _count(network),
         "scaling_factor": network.config.scaling_factor,
         "training_loss": _tail_mean(losses),
-        "held_out_mse": reconstruction_error(network, held_out.to(run.device)),
+        "held_out_mse": reconstruction_error(network, held_out, run.device),
     }
+
+
+def _save_unet(network: Any, folder: Path, root: Path, conditioning: Conditioning) -> None:
+    """Write a UNet, and its tables of factors into `root`: diffusers' own format has no place for them."""
+    if not conditioning.summed:
+        _save_half(network, folder)
+        return
+    tables = network.factor_embedding
+    del network.factor_embedding
+    _save_half(network, folder)
+    factor_embedding.save(tables, conditioning.factors, root)
+    network.factor_embedding = tables.half().float()
 
 
 def _save_half(network: Any, folder: Path) -> None:

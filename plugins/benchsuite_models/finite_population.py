@@ -1,0 +1,168 @@
+"""The posterior over a finite set of points: blocked float64 matrix products on distinct points and their span.
+
+p(u | x) ∝ c_u exp(-‖x - x_u‖² / 2 sigma²) for distinct points x_u that occur c_u times. Neither step changes the
+posterior: copies of a point are one point with a multiplicity, and only the part of x in the span of the points
+tells them apart, so that both may be written in an orthonormal basis of that span.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+#: Entries of the largest temporary, (rows of x) x (points): 64 MB of float64.
+CHUNK = 2**23
+#: Points converted to float64 at a time.
+BLOCK = 4096
+#: Largest distance of a point from the span that stands for it. A log-weight is off by at most about this / sigma.
+RESIDUAL = 1e-5
+#: A basis is only worth its projections if it is this much shorter than the points.
+SHORTER = 0.5
+#: Random combinations that the search for a span begins with.
+FIRST_WIDTH = 256
+
+
+class FinitePopulation:
+    """Distinct points of a population, with what it takes to weigh them.
+
+    Args:
+        points: (N, d) float32 or float64.
+
+    Attributes:
+        copies: (N,) int64, the distinct point of each item.
+        count: (M,) float64, how often each distinct point occurs.
+    """
+
+    def __init__(self, points: torch.Tensor) -> None:
+        import torch
+
+        first, copies = _distinct(points)
+        self.copies = torch.tensor(copies, device=points.device)
+        self.count = torch.bincount(self.copies, minlength=len(first)).double()
+        distinct = points if len(first) == len(points) else points[first]
+        self._basis = _span(distinct)
+        # coordinates in the basis are kept in float64: they are few
+        self._points = distinct if self._basis is None else _project(distinct, self._basis)
+        self._half_norm = torch.cat([block.double().square().sum(1) / 2 for block in self._points.split(BLOCK)])
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    @property
+    def rank(self) -> int:
+        """Number of coordinates that distances are computed in."""
+        return self._points.shape[1]
+
+    def counts(self, members: torch.Tensor) -> torch.Tensor:
+        """How often each distinct point occurs among the items marked in `members` (N,) bool: (M,) float64."""
+        import torch
+
+        return torch.zeros_like(self.count).index_add_(0, self.copies, members.double())
+
+    def weights(
+        self, x: torch.Tensor, sigma: torch.Tensor, count: torch.Tensor | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Posterior weights, a chunk of rows at a time.
+
+        Args:
+            x: (B, d).
+            sigma: (B,), > 0.
+            count: (M,) occurrences to weigh by, e.g. those that carry a label; all by default.
+
+        Yields:
+            (rows of x (b,), distinct points with a positive count (m,), p(u | x) (b, m) float64).
+        """
+        import torch
+
+        count = self.count if count is None else count
+        live = (count > 0).nonzero()[:, 0]
+        everyone = len(live) == len(count)
+        points = self._points if everyone else self._points[live]
+        bias = count[live].log() if (count[live] != 1).any() else None
+        half_norm = self._half_norm if everyone else self._half_norm[live]
+        for rows in torch.arange(len(x), device=x.device).split(max(1, CHUNK // max(len(live), 1))):
+            flat = x[rows].double()
+            flat = flat if self._basis is None else flat @ self._basis
+            # ‖x‖² is common to a row and left out
+            log_weights = torch.cat([flat @ block.double().T for block in points.split(BLOCK)], dim=1)
+            log_weights.sub_(half_norm).div_(sigma[rows].double().square()[:, None])
+            yield rows, live, (log_weights if bias is None else log_weights.add_(bias)).softmax(1)
+
+    def mean(self, weights: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """Σ_u w_u x_u in the coordinates of `expand`: (b, rank) float64 of weights (b, m) on `points` (m,).
+
+        Points that no row gives any weight (most, at small sigma) are skipped.
+        """
+        out = weights.new_zeros(len(weights), self.rank)
+        for start in range(0, len(points), BLOCK):
+            part = weights[:, start : start + BLOCK]
+            live = (part > 1e-18).any(0)  # what is dropped sums to under 1e-12 for a million points
+            out += part[:, live] @ self._points[points[start : start + BLOCK][live]].double()
+        return out
+
+    def expand(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Coordinates (b, rank) float64 => points (b, d) float64."""
+        return coordinates if self._basis is None else coordinates @ self._basis.T
+
+
+def _distinct(points: torch.Tensor) -> tuple[list[int], list[int]]:
+    """First item of every distinct point, and the distinct point of every item."""
+    seen: dict[bytes, int] = {}
+    first: list[int] = []
+    copies = []
+    for i, row in enumerate(points.cpu().numpy()):
+        key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+        if key not in seen:
+            seen[key] = len(first)
+            first.append(i)
+        copies.append(seen[key])
+    return first, copies
+
+
+def _project(points: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.cat([block.double() @ basis for block in points.split(BLOCK)])
+
+
+def _span(points: torch.Tensor) -> torch.Tensor | None:
+    """Orthonormal basis (d, r) float64 of a span within `RESIDUAL` of every point; None if it is not much shorter."""
+    count, dim = points.shape
+    most = min(int(SHORTER * dim), count)
+    width = min(FIRST_WIDTH, most)
+    while dim >= 64:
+        basis = _range(points, width)
+        if all(_residual(block.double(), basis) <= RESIDUAL for block in points.split(BLOCK)):
+            return basis
+        if width == most:
+            break
+        width = min(2 * width, most)
+    return None
+
+
+def _range(points: torch.Tensor, width: int) -> torch.Tensor:
+    """Basis (d, <= width) of `width` random combinations of the points, without those that add nothing.
+
+    The randomised range finder (Halko, Martinsson & Tropp 2011, alg. 4.1): random combinations of the points span
+    what the points span as soon as there are as many as the rank.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    sketch = torch.zeros(points.shape[1], width, dtype=torch.float64, device=points.device)
+    for block in points.split(BLOCK):
+        mix = torch.randn(len(block), width, dtype=torch.float64, generator=generator)
+        sketch += block.double().T @ mix.to(points.device)
+    basis, triangle = torch.linalg.qr(sketch)
+    # each diagonal entry is what one more combination of that many points adds to the span so far
+    kept: torch.Tensor = basis[:, triangle.diagonal().abs() > 0.1 * RESIDUAL * len(points) ** 0.5]
+    return kept
+
+
+def _residual(points: torch.Tensor, basis: torch.Tensor) -> float:
+    """Largest distance of points (n, d) from the span."""
+    return float((points - (points @ basis) @ basis.T).norm(dim=1).max())
