@@ -134,9 +134,14 @@ def _sampling(plan: Plan, curve: Curve, folders: Sequence[Path]) -> dict[str, An
 
 def _curve(plan: Plan, outcome: Outcome, curve: Curve, summary: Summary | None) -> dict[str, Any]:
     summary = summary or _summary(plan, curve)
-    native = outcome.native_time(curve.log_snr)
-    return {
+    clocked = curve.axis == "log_snr"
+    native = outcome.native_time(curve.log_snr) if clocked else None
+    # what a loss has in place of the row's log_snr_50 and width
+    own = {} if clocked else {"onset": _estimate(summary.log_snr_50), "width": _estimate(summary.width)}
+    return own | {
         "variant": curve.variant,
+        "axis": curve.axis,
+        "beside": curve.beside,
         "unit": curve.unit,
         "floor": curve.floor,
         "ceiling": curve.ceiling,
@@ -156,7 +161,7 @@ def _consistency(plan: Plan, outcome: Outcome) -> list[dict[str, Any]]:
         (metric, curve.variant, curve.factor): (curve, _summary(plan, curve))
         for metric, found in outcome.curves.items()
         for curve in found
-        if curve.variant in ("", "agreement")
+        if curve.variant in ("", "agreement", "one-shot")
     }
     entries = []
     for check in consistency.check(curves, outcome.entropy):

@@ -61,6 +61,18 @@ def check(curves: Curves, factors: Mapping[str, float]) -> list[Check]:
                     "fork agreement = retention", factor, "probability", agreement, retention, lambda a, r: a - r
                 )
             )
+        one_shot = curves.get(("class-retention", "one-shot", factor))
+        if retention and one_shot:
+            found.append(
+                _compare(
+                    "retention = one-shot retention",
+                    factor,
+                    "probability",
+                    retention,
+                    one_shot,
+                    lambda r, o: r - o,
+                )
+            )
         if probe and information:
             found.append(_compare("probe ≤ I", factor, "nats", probe, information, lambda p, i: p - i, bound=True))
     names = [f for f in factors if f != "joint" and ("mutual-information", "", f) in curves]

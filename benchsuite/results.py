@@ -35,7 +35,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class CurvePoints:
-    """A curve over log-SNR; `variant` "" is the published one, a name marks a diagnostic beside it."""
+    """A curve over log-SNR; `variant` "" is the published one, a name marks a diagnostic beside it.
+
+    A diagnostic may have another `axis`: a loss from 0 (nothing) to 1 (everything lost), on which ``log_snr`` holds
+    its levels, and `onset` and `width` are what log_snr_50 and width are on the clock.
+    """
 
     variant: str
     unit: str
@@ -47,6 +51,15 @@ class CurvePoints:
     low: tuple[float, ...] | None
     high: tuple[float, ...] | None
     native_time: tuple[float, ...] | None  #: t/T of the model, 1 = noise
+    axis: str = "log_snr"
+    beside: str | None = None  #: variant in whose panel a theory is drawn; None = its own panel
+    onset: Estimate | None = None
+    width: Estimate | None = None
+
+    @property
+    def clocked(self) -> bool:
+        """Whether its levels are log-SNR."""
+        return self.axis == "log_snr"
 
     @property
     def half(self) -> float:
@@ -283,6 +296,10 @@ def _curve(curve: JsonObject) -> CurvePoints:
         low=curve.points("low", len(log_snr)),
         high=curve.points("high", len(log_snr)),
         native_time=curve.points("native_time", len(log_snr)),
+        axis=curve.text("axis", "log_snr"),
+        beside=None if curve.value.get("beside") is None else curve.text("beside"),
+        onset=_scalar(curve, "onset"),
+        width=_scalar(curve, "width"),
     )
 
 

@@ -20,6 +20,9 @@ class ClassRetention(Metric):
 
     1 = always kept; the floor, agreement with an unrelated item, is measured at the noisiest level from
     shuffled pairs (sum over values of the two marginal frequencies) and is what onsets are normalised to.
+
+    For an exact model, variant ``one-shot`` is the same from its exact posterior at the turn, E[sum_k p(k | x)²]:
+    what real reverse steps must come to, but for their step size.
     """
 
     name = "class-retention"
@@ -37,6 +40,7 @@ class ClassRetention(Metric):
         if not factors:
             raise NotApplicableError("the data set's readout judges no factor")
         curves = []
+        items = tuple(record["items"])
         for factor in factors:
             judged = record[f"judged/{factor}"].astype(np.float64)  # (M, U, K)
             reference = record[f"reference/{factor}"].astype(np.float64)  # (M, 1 or U, K)
@@ -46,7 +50,7 @@ class ClassRetention(Metric):
                     factor=factor,
                     log_snr=record["log_snr"],
                     per_item=(judged * reference).sum(axis=2),
-                    items=tuple(record["items"]),
+                    items=items,
                     unit=self.unit,
                     floor=floor,
                     ceiling=1.0,
@@ -59,6 +63,19 @@ class ClassRetention(Metric):
                     },
                 )
             )
+            if reference.shape[1] > 1:  # the posterior of an exact model, at every level
+                curves.append(
+                    Curve(
+                        factor=factor,
+                        log_snr=record["log_snr"],
+                        per_item=np.square(reference).sum(axis=2),
+                        items=items,
+                        unit=self.unit,
+                        floor=floor,
+                        ceiling=1.0,
+                        variant="one-shot",
+                    )
+                )
         return curves
 
     def truth(self, posterior: FloatArray, prior: FloatArray) -> float:
