@@ -75,6 +75,8 @@ METRICS = (
     "fork-entropy",
     "susceptibility",
     "feature-similarity",
+    "level-retention",
+    "channel-susceptibility",
 )
 
 

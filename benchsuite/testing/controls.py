@@ -46,6 +46,10 @@ def shuffled(records: Mapping[str, Record], seed: int) -> Records:
             elif name == "changed":  # every position changes in U-turns of its own
                 draws = arrays[name].reshape(-1, n, *arrays[name].shape[1:])
                 arrays[name] = rng.permuted(draws, axis=0).reshape(arrays[name].shape)
+            elif name.startswith("kept/"):
+                arrays[name] = np.full_like(arrays[name], 1 / record.factor_size(name.rpartition("/")[2]))
+            elif name.startswith("changed/"):  # every position changes in passages of its own
+                arrays[name] = rng.permuted(arrays[name], axis=2)
             elif name.startswith("votes/"):
                 votes = arrays[name]
                 prior = _frequencies(record, factor_of(name))

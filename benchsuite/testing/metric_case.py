@@ -32,7 +32,7 @@ SMALL = replace(
     u_turn=replace(SETTINGS.u_turn, every=2.0, steps_per_level=6, draws=1),
     fork=replace(SETTINGS.fork, low=-4.0, items=64),
 )
-PROTOCOLS = ("noise_sweep", "label_filter", "u_turn", "fork", "trajectory", "population")
+PROTOCOLS = ("noise_sweep", "label_filter", "u_turn", "fork", "trajectory", "population", "channels")
 
 
 class MetricCase:

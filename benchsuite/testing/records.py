@@ -15,7 +15,14 @@ from benchsuite.bench import Bench
 from benchsuite.contracts import Factor, Population, ProtocolOptions, Record
 from benchsuite.own_data import OwnData
 from benchsuite.plan import Settings, Unit
-from benchsuite.protocols.settings import FilterSettings, ForkSettings, SweepSettings, TrajectorySettings, UTurnSettings
+from benchsuite.protocols.settings import (
+    ChannelSettings,
+    FilterSettings,
+    ForkSettings,
+    SweepSettings,
+    TrajectorySettings,
+    UTurnSettings,
+)
 from benchsuite.testing.reference import ReferenceMixture
 
 Records = dict[str, Record]
@@ -26,12 +33,11 @@ SETTINGS = Settings(
     probe_items=256,
     bootstrap=100,
     sweep=SweepSettings(low=-7.0, high=6.0, nodes=27, draws=2, tap_stride=8),
-    u_turn=UTurnSettings(
-        low=-6.0, high=5.0, every=1.0, steps_per_level=2, end=6.0, draws=2, antithetic=False
-    ),
+    u_turn=UTurnSettings(low=-6.0, high=5.0, every=1.0, steps_per_level=2, end=6.0, draws=2, antithetic=False),
     fork=ForkSettings(low=-6.0, high=4.0, every=2.0, steps_per_level=4, end=6.0, items=64),
     label_filter=FilterSettings(low=-7.0, high=6.0, nodes=53, draws=2),
     trajectory=TrajectorySettings(low=-6.0, high=6.0, end=6.0, paths=96),
+    channels=ChannelSettings(items=96),
 )
 #: axes (rows, levels, values) of the arrays called so, or whose name starts so; see `benchsuite.protocols`
 AXES: dict[str, tuple[int | None, int | None, int | None]] = {
@@ -49,6 +55,12 @@ AXES: dict[str, tuple[int | None, int | None, int | None]] = {
     "unrelated/": (0, 1, None),
     "distance/": (0, 1, None),
     "changed": (0, 1, None),
+    # of channels, each of which has levels of its own
+    "kept/": (0, None, None),
+    "changed/": (0, None, None),
+    "levels/": (None, None, None),
+    "theory/": (None, None, None),
+    "theory_levels/": (None, None, None),
     "position_distances": (None, None, None),
     "tap_log_snr": (None, 0, None),
     "tap_items": (0, None, None),

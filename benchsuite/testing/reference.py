@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from benchsuite.contracts import ExactModel, Factor, fingerprint_state
+from benchsuite.channels import ChannelModel, NoiseChannel, Passage
+from benchsuite.contracts import Factor, fingerprint_state
 from benchsuite.errors import UsageError
+from benchsuite.noise import sigma_from_log_snr
+from benchsuite.randomness import normal, uniform
 
 #: transition of the class near log-SNR 0
 SCALE, STD, DUMMY = 1.5, 0.3, 2
 WEIGHTS = (0.3, 0.3, 0.2, 0.2)
 
 
-class ReferenceMixture(ExactModel):
+class ReferenceMixture(ChannelModel):
     """Four Gaussians at the corners of a simplex, x (4,), with unequal weights.
 
     Factors: ``class``, which corner; ``dummy``, a coin tossed independently of x, about which nothing can be
-    known.
+    known. Besides Gaussian noise, x may be erased; then its class is as good as its prior.
     """
 
     name = "reference-mixture"
@@ -56,6 +59,30 @@ class ReferenceMixture(ExactModel):
         z = torch.randn(x.shape, dtype=torch.float64, generator=generator)
         centre = self._means[k] + ratio * (x.double() - self._means[k])
         return (centre + sigma.double()[:, None] * ratio.sqrt() * z).to(x.dtype)
+
+    def channels(self) -> tuple[NoiseChannel, ...]:
+        """Gaussian noise, and erasure of all of x."""
+        return NoiseChannel("gaussian", "log_snr", -6.0, 5.0), NoiseChannel("erasure", "erased fraction")
+
+    def send(
+        self, channel: str, level: float, x: torch.Tensor, keys: torch.Tensor, copies: bool = False
+    ) -> Passage:
+        """See `ChannelModel.send`; the positions of a copy are the indicators of its corner."""
+        rows = x.repeat_interleave(keys.shape[1], dim=0).double()
+        streams = keys.flatten()
+        if channel == "gaussian":
+            sigma = float(sigma_from_log_snr(level))
+            p = self._p(rows + sigma * normal(streams, 0, self.shape), rows.new_full((len(rows),), sigma), None)
+        else:
+            erased = uniform(streams, 0, (1,)) < level
+            p = torch.where(erased, self._weights, self._p(rows, rows.new_full((len(rows),), 1e-3), None))
+        corner = (rows @ self._means.T).argmax(1, keepdim=True)
+        size = (len(x), keys.shape[1])
+        kept = {"class": p.gather(1, corner).reshape(size), "dummy": p.new_full(size, 1 / DUMMY)}
+        drawn = (p.cumsum(1) < uniform(streams, 1, (1,))).sum(1, keepdim=True).clamp_max(len(WEIGHTS) - 1)
+        corners = torch.arange(len(WEIGHTS))
+        changed = ((drawn == corners) != (corner == corners)).reshape(*size, -1)
+        return Passage(kept, changed if copies else None)
 
     def features(self, x0: torch.Tensor) -> dict[str, torch.Tensor]:
         """The point itself, then which corner it belongs to."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchsuite import Channels, Curve, Metric, Record
+from benchsuite import Channels, Curve, Metric, NotApplicableError, Record
 from benchsuite.contracts import FloatArray
 from benchsuite_metrics.channel_curves import Channel, channels_of, theory_curves
 from benchsuite_metrics.susceptibility import susceptibility
@@ -24,7 +24,7 @@ class ChannelSusceptibility(Metric):
     """chi of one-shot U-turns, against log-SNR (published) and, as variants, on the axes of the other channels.
 
     Every passage sees noise of its own and ends in one exact draw from the posterior. ``extra["peaks"]`` has the
-    level and the height of the maximum of every channel. Levels at which nothing changes have no value.
+    level and the height of the maximum of every channel. Levels at which nothing changes are left out.
     """
 
     name = "channel-susceptibility"
@@ -41,17 +41,18 @@ class ChannelSusceptibility(Metric):
         """chi by channel, and what theory expects of it."""
         record = records["channels"]
         found = channels_of(record)
-        chi = {channel.name: self._chi(record, channel) for channel in found}
+        measured = {channel.name: self._chi(record, channel) for channel in found}
         positions = record[f"changed/{found[0].name}"].shape[3]
-        peaks = {c.name: {"axis": c.axis, **peak(c.levels, chi[c.name])} for c in found}
+        peaks = {c.name: {"axis": c.axis, **peak(*measured[c.name])} for c in found}
         curves = []
         for channel in found:
+            levels, chi = measured[channel.name]
             extra = {"peaks": peaks, "theory": record.meta["theory"], "redraws": record.meta["redraws"]}
             curves.append(
                 Curve(
                     factor="",
-                    log_snr=channel.levels,
-                    per_item=chi[channel.name],
+                    log_snr=levels,
+                    per_item=chi,
                     items=tuple(record["items"]),
                     unit=self.unit,
                     floor=1.0,
@@ -64,31 +65,35 @@ class ChannelSusceptibility(Metric):
             curves += theory_curves(record, channel, "susceptibility", "", self.unit, 1.0, float(positions))
         return curves
 
-    def _chi(self, record: Record, channel: Channel) -> FloatArray:
-        changed = record[f"changed/{channel.name}"]  # (N, T, R, P)
-        return np.stack([susceptibility(changed[:, level]) for level in range(changed.shape[1])], axis=1)
+    def _chi(self, record: Record, channel: Channel) -> tuple[FloatArray, FloatArray]:
+        """Levels (T,) at which something changes, and chi (N, T) there."""
+        changed = record[f"changed/{channel.name}"]  # (N, all levels, R, P)
+        chi = np.stack([susceptibility(changed[:, level]) for level in range(changed.shape[1])], axis=1)
+        known = np.isfinite(chi).all(axis=0)
+        if known.sum() < 2:
+            raise NotApplicableError(
+                f"no position changed at {(~known).sum()} of {len(known)} levels of {channel.name}"
+            )
+        return channel.levels[known], chi[:, known]
 
 
 def peak(levels: FloatArray, chi: FloatArray) -> dict[str, Any]:
-    """Where chi (N, T) is largest: ``at`` and ``value`` of the vertex of a parabola; None inside an end.
+    """Where chi (N, T) is largest: ``at`` and ``value`` of the vertex of a parabola; None if at an end.
 
     The parabola goes through the neighbours of the maximum that lie more than `PEAK_SHARE` of the way up, so that
     noise on one of them moves it little.
     """
-    known = np.isfinite(chi).all(axis=0)
-    x, y = levels[known], chi[:, known].mean(axis=0)
-    if len(x) < 3:
-        return {"at": None, "value": None}
+    x, y = levels, chi.mean(axis=0)
     best = int(np.argmax(y))
+    if best in (0, len(x) - 1):
+        return {"at": None, "value": None}
     high = y > 1 + PEAK_SHARE * (y[best] - 1)
     left, right = best, best
     while left > 0 and high[left - 1]:
         left -= 1
     while right < len(x) - 1 and high[right + 1]:
         right += 1
-    left, right = max(min(left, best - 1), 0), min(max(right, best + 1), len(x) - 1)
-    if left == best or right == best:
-        return {"at": None, "value": None}
+    left, right = min(left, best - 1), max(right, best + 1)
     bend, tilt, base = np.polyfit(x[left : right + 1] - x[best], y[left : right + 1], 2)
     vertex = -tilt / (2 * bend)
     return {"at": float(x[best] + vertex), "value": float(base + tilt * vertex / 2)}
