@@ -102,10 +102,14 @@ def _row(
     curve, summary = summaries[cell]
     scalars = {"log_snr_50": summary.log_snr_50, "width": summary.width} if metric.onset else {}
     reference = _reference(outcome, factor, metric.name, summaries)
-    if reference is not None and metric.onset:
+    if reference is not None:
         oracle_curve, oracle = reference
-        scalars["gap"] = gaps[cell] = difference(summary.log_snr_50, oracle.log_snr_50)
-        scalars["area"] = area_between(summary, oracle, curve.log_snr, oracle_curve.log_snr)
+        if metric.onset:
+            scalars["gap"] = gaps[cell] = difference(summary.log_snr_50, oracle.log_snr_50)
+        if metric.onset or metric.excess:
+            scalars["area"] = area_between(
+                summary, oracle, curve.log_snr, oracle_curve.log_snr, signed=metric.excess
+            )
     row["scalars"] |= {name: _estimate(value) for name, value in scalars.items()}
     row["scalar_notes"] = {name: value.note for name, value in scalars.items() if value.note}
     passes = {need.protocol: outcome.passes[need.protocol] for need in metric.needs}
@@ -117,7 +121,7 @@ def _row(
         "n_items": summary.n_items,
         "draws": len(curve.items) // summary.n_items,
         "flags": [f"{c.variant}: {flag}" if c.variant else flag for c in mine for flag in c.flags],
-        "curves": [_curve(plan, outcome, c, summary if c is curve else None) for c in mine],
+        "curves": [_curve(plan, outcome, c, summary if c is curve else None, metric.onset) for c in mine],
         "forward_passes": sum(passes.values()),
         "extra": facts | _plain(dict(curve.extra)) | _sampling(plan, curve, folders),
     }
@@ -132,13 +136,13 @@ def _sampling(plan: Plan, curve: Curve, folders: Sequence[Path]) -> dict[str, An
     return {"sampler_bias": bias}
 
 
-def _curve(plan: Plan, outcome: Outcome, curve: Curve, summary: Summary | None) -> dict[str, Any]:
+def _curve(plan: Plan, outcome: Outcome, curve: Curve, summary: Summary | None, onset: bool) -> dict[str, Any]:
     summary = summary or _summary(plan, curve)
     clocked = curve.axis == "log_snr"
     native = outcome.native_time(curve.log_snr) if clocked else None
     # what a loss has in place of the row's log_snr_50 and width
-    own = {} if clocked else {"onset": _estimate(summary.log_snr_50), "width": _estimate(summary.width)}
-    return own | {
+    own = {"onset": _estimate(summary.log_snr_50), "width": _estimate(summary.width)}
+    return ({} if clocked or not onset else own) | {
         "variant": curve.variant,
         "axis": curve.axis,
         "beside": curve.beside,

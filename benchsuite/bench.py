@@ -72,7 +72,10 @@ class Bench:
             quarter = min(quarter, max(len(order) // 5, 1))
             learning, choosing = order[:-quarter], order[-quarter:]
         else:
-            learning = _order(dataset.split("train").ids, settings.seed)
+            # "train" holds the items of the other splits too where it is the whole population
+            apart = {*split.ids, *dataset.split("val").ids}
+            train = dataset.split("train").ids
+            learning = [i for i in _order(train, settings.seed) if train[i] not in apart]
             choosing = _order(dataset.split("val").ids, settings.seed)
         probe = {
             "train": encoded("train", learning[: settings.probe_items]),
@@ -220,7 +223,7 @@ class Bench:
         section = getattr(self.settings, sections.get(need.protocol, need.protocol))
         judged = self.readout is not None and not isinstance(need, NoiseSweep | LabelFilter)
         # training items: those of probes, and those that paths take the moments of their start from
-        tapped = isinstance(need, NoiseSweep) and need.taps or isinstance(need, Trajectory)
+        tapped = (isinstance(need, NoiseSweep) and need.taps) or isinstance(need, Trajectory)
         used = self.settings.fork.items if isinstance(need, Fork) else len(self.items)
         used = 0 if isinstance(need, Channels) else used  # they are sent items of their own
         return {

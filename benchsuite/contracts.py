@@ -393,6 +393,8 @@ class Metric(ABC):
     bounds: ClassVar[tuple[float, float]]  #: of the published value; infinities allowed
     needs: tuple[ProtocolOptions, ...]  #: stated by the class; options of the constructor may ask for more
     onset: ClassVar[bool] = True  #: log_snr_50 and width of the published curve are meaningful
+    #: the signed integral of the curve's distance from the oracle's means something in itself (`unit` × log-SNR)
+    excess: ClassVar[bool] = False
     per_factor: ClassVar[bool] = True  #: False: its curves are about the items as a whole, with factor ""
     tolerance: ClassVar[float] = 0.03  #: largest bias on exact models, in `unit`; `calibrate` holds it to that
 

@@ -181,7 +181,8 @@ def _units(group: Group, catalog: Catalog) -> list[Unit]:
     if on_data and not group.datasets:
         raise UsageError(f"model {on_data[0][0]!r} needs a data set; name one with --datasets")
     for dataset in _distinct(group.datasets):
-        units += _units_on(dataset, on_data, oracles)
+        enumerated = _class(catalog, "datasets", dataset).enumerated
+        units += _units_on(dataset, on_data, oracles, enumerated)
     return units
 
 
@@ -196,9 +197,15 @@ def unite(metrics: Sequence[Metric]) -> dict[str, ProtocolOptions]:
 
 
 def _units_on(
-    dataset: str, models: Sequence[tuple[str, type[DiffusionModel]]], oracles: Sequence[type[DiffusionModel]]
+    dataset: str,
+    models: Sequence[tuple[str, type[DiffusionModel]]],
+    oracles: Sequence[type[DiffusionModel]],
+    enumerated: bool,
 ) -> list[Unit]:
-    """Trained models on held-out items, and every oracle they need on its population and on held-out items."""
+    """Trained models on held-out items, and every oracle they need on its population and on held-out items.
+
+    The items of an enumerated data set are all in the population: there an oracle is only run on that.
+    """
     asked = dict(models)
     references: dict[str, Unit] = {}
     trained = []
@@ -218,7 +225,8 @@ def _units_on(
             references.setdefault(spec, replace(_oracle_unit(spec, cls, dataset, None, "pixels"), spec=spec))
     populations = sorted(references.values(), key=lambda unit: unit.space != "pixels")
     # images outside the population are shown once, in pixels; a latent oracle only serves as a reference
-    held_out = [replace(unit, split="test") for unit in populations if unit.make_codec is None]
+    pixels = [unit for unit in populations if unit.make_codec is None and not enumerated]
+    held_out = [replace(unit, split="test") for unit in pixels]
     return [*populations, *held_out, *trained]
 
 

@@ -128,10 +128,10 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(a.value - b.value, replicates)
 
 
-def area_between(a: Summary, b: Summary, grid_a: FloatArray, grid_b: FloatArray) -> Estimate:
-    """∫ |a - b| d log_snr over the levels that both cover, in the curves' unit × log-SNR.
+def area_between(a: Summary, b: Summary, grid_a: FloatArray, grid_b: FloatArray, signed: bool = False) -> Estimate:
+    """∫ |a - b| d log_snr over the levels that both cover, or ∫ (a - b) if `signed`; the curves' unit × log-SNR.
 
-    Being an absolute value it does not vanish under sampling noise; read it next to its interval.
+    An absolute value does not vanish under sampling noise; read it next to its interval.
     """
     inside = grid_a[(grid_a >= grid_b[0] - 1e-9) & (grid_a <= grid_b[-1] + 1e-9)]
     if len(inside) < 2:
@@ -139,7 +139,8 @@ def area_between(a: Summary, b: Summary, grid_a: FloatArray, grid_b: FloatArray)
     keep = np.isin(grid_a, inside)
 
     def area(mine: FloatArray, theirs: FloatArray) -> float:
-        return float(np.trapezoid(np.abs(mine[keep] - np.interp(inside, grid_b, theirs)), inside))
+        apart = mine[keep] - np.interp(inside, grid_b, theirs)
+        return float(np.trapezoid(apart if signed else np.abs(apart), inside))
 
     replicates = np.array([area(x, y) for x, y in zip(a.replicates, b.replicates, strict=True)])
     return Estimate(area(a.value, b.value), replicates)

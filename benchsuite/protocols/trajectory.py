@@ -10,6 +10,8 @@ Record arrays (P paths; T recorded levels; M items):
 ``final``              (P, *shape)    the denoised image of the last forward pass
 ``verdict/<factor>``   (P, K)         the readout on ``final``, if the data set has one: one-hot, or the exact
                                       posterior
+``sure/<factor>``      (P, T)         the readout's largest probability on ``denoised``
+``sure_end/<factor>``  (P,)           the same on ``final``
 ``filter/<factor>``    (P, T, K)      on request: p(value | the path down to this level) by the model's own heads
 ``posterior/<factor>`` (P, T, K)      exact models only: p(value | x)
 ``mse/train``          (M, T)         on request: ‖eps - eps_hat‖² of training items noised to the level
@@ -153,6 +155,7 @@ def trajectory(
         if readout is not None:
             verdict = judge(readout, model.decode(final))
             kept |= {f"verdict/{name}": p.float().cpu().numpy() for name, p in verdict.items()}
+            kept |= _certainty(readout, model, kept["denoised"], final, batch)
         for name, value in kept.items():
             found.setdefault(name, []).append(value)
     log_snr = np.array([float(log_snr_from_sigma(plan.sigmas[i])) for i in plan.recorded])
@@ -171,6 +174,7 @@ def trajectory(
         "steps": len(plan.sigmas),
         "spacing": settings.every / settings.steps_per_level,
         "start": "N(mean, sigma^2 + variance) of the training split",
+        "prior": {name: [float(value) for value in p] for name, p in priors.items()},
     }
     return Record("trajectory", arrays, meta)
 
@@ -244,6 +248,23 @@ class _Paths:
 
     def _keep(self, name: str, value: torch.Tensor) -> None:
         self.kept.setdefault(name, []).append(value.float().cpu().numpy())
+
+
+def _certainty(
+    readout: Readout, model: DiffusionModel, denoised: NDArray[Any], final: torch.Tensor, batch: int
+) -> dict[str, NDArray[Any]]:
+    """The arrays ``sure/`` and ``sure_end/`` of a block of paths."""
+    columns: dict[str, list[NDArray[Any]]] = {}
+    steps = [torch.from_numpy(denoised[:, t]).to(final) for t in range(denoised.shape[1])]
+    for x in (*steps, final):
+        rows: dict[str, list[torch.Tensor]] = {}
+        for part in x.split(batch):
+            for name, p in readout.probabilities(model.decode(part)).items():
+                rows.setdefault(name, []).append(p.max(dim=1).values.float())
+        for name, parts in rows.items():
+            columns.setdefault(name, []).append(torch.cat(parts).cpu().numpy())
+    levels = {f"sure/{name}": np.stack(parts[:-1], axis=1) for name, parts in columns.items()}
+    return levels | {f"sure_end/{name}": parts[-1] for name, parts in columns.items()}
 
 
 def _filtered(request: Trajectory, priors: Priors, model: DiffusionModel, items: Items) -> Priors:

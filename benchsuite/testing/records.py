@@ -72,6 +72,8 @@ AXES: dict[str, tuple[int | None, int | None, int | None]] = {
     "denoised": (0, 1, None),
     "final": (0, None, None),
     "verdict/": (0, None, 1),
+    "sure/": (0, 1, None),
+    "sure_end/": (0, None, None),
     "filter/": (0, 1, 2),
     "coarse/": (0, 1, 2),
     "mixture/": (0, 1, None),

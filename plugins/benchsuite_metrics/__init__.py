@@ -3,11 +3,13 @@
 from benchsuite import Metric, hookimpl
 from benchsuite_metrics.channel_susceptibility import ChannelSusceptibility
 from benchsuite_metrics.class_retention import ClassRetention
+from benchsuite_metrics.denoising_loss import DenoisingLoss
 from benchsuite_metrics.feature_similarity import FeatureSimilarity
 from benchsuite_metrics.fork_entropy import ForkEntropy
 from benchsuite_metrics.level_retention import LevelRetention
 from benchsuite_metrics.linear_probe import LinearProbe
 from benchsuite_metrics.mutual_information import MutualInformation
+from benchsuite_metrics.sample_validity import SampleValidity
 from benchsuite_metrics.susceptibility import Susceptibility
 
 
@@ -23,4 +25,6 @@ def benchsuite_metrics() -> list[type[Metric]]:
         FeatureSimilarity,
         LevelRetention,
         ChannelSusceptibility,
+        DenoisingLoss,
+        SampleValidity,
     ]

@@ -19,6 +19,9 @@ from benchsuite_models.training.config import Noise, UNet
 #: of the checkpoint, so a smoother choice costs no compatibility.
 FOURIER_SCALE = 0.25
 
+#: Held-out items that a finished model is measured on: 18 levels x 4 draws x 2 heads make 74 000 passes of them.
+HELD_OUT = 512
+
 
 @dataclass
 class Denoiser:
@@ -158,8 +161,10 @@ def held_out_losses(
 ) -> list[dict[str, float]]:
     """Denoising error of both heads at `levels` log-SNRs, in units of the noise per dimension.
 
-    Every item meets the same `draws` noises at each level, so that levels and checkpoints are comparable.
+    The first `HELD_OUT` items are used; each meets the same `draws` noises at every level, so that levels and
+    checkpoints are comparable.
     """
+    items, labels = items[:HELD_OUT], labels[:HELD_OUT]
     generator = torch.Generator().manual_seed(seed)
     eps = torch.randn((draws * len(items), *items.shape[1:]), generator=generator)
     x0, told = items.repeat(draws, 1, 1, 1), labels.repeat(draws, 1)
