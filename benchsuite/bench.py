@@ -263,6 +263,7 @@ class Bench:
             "n_items": len(self.items),
             "population": len(self.dataset.split("train")) if self.unit.oracle and self.unit.dataset else None,
             "enumerated": self.dataset.enumerated,
+            **self.model.facts(),
         }
 
 

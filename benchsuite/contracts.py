@@ -117,6 +117,10 @@ class DiffusionModel(ABC):
         """
         return None
 
+    def facts(self) -> dict[str, Any]:
+        """JSON-able facts about the loaded model that its rows should state in `extra`; by default none."""
+        return {}
+
     def native_time(self, log_snr: FloatArray) -> FloatArray | None:
         """The model's own clock t/T in [0, 1] (1 = noise) at `log_snr` (T,); None if it has none."""
         return None

@@ -66,6 +66,7 @@ def test_the_thirteen_points_are_equally_far_apart_along_the_sine() -> None:
 def test_circle_and_sphere_have_their_radius_and_are_even() -> None:
     ring = coordinates(which="circle", count=50, radius=3.0)
     np.testing.assert_allclose(np.hypot(*ring.T), 3, rtol=1e-6)
+    ring = ring[np.argsort(np.arctan2(ring[:, 1], ring[:, 0]))]
     gaps = np.linalg.norm(ring - np.roll(ring, 1, axis=0), axis=1)
     np.testing.assert_allclose(gaps, 2 * 3 * math.sin(math.pi / 50), rtol=1e-5)
     ball = coordinates(which="sphere", count=500)
@@ -75,6 +76,10 @@ def test_circle_and_sphere_have_their_radius_and_are_even() -> None:
     apart = np.linalg.norm(ball[:, None] - ball, axis=2) + 9 * np.eye(500)
     nearest = apart.min(axis=1)
     assert nearest.min() > 0.6 * nearest.max()  # no clump, no hole
+
+
+def test_the_first_items_are_spread_over_the_circle() -> None:
+    assert np.abs(coordinates(which="circle")[:100].mean(axis=0)).max() < 0.35
 
 
 def test_further_coordinates_are_zero() -> None:

@@ -92,6 +92,9 @@ class Points(Dataset):
         labels = torch.from_numpy(self._labels)[:, None]
         centres = torch.from_numpy(self._centres)
         if not self.std:
+            if self._factor.name == "orthant":  # in a fixed random order, so that every prefix is spread out
+                order = torch.randperm(len(centres), generator=torch.Generator().manual_seed(0))
+                labels, centres = labels[order], centres[order]
             ids = tuple(f"point/{i:06d}" for i in range(len(centres)))
             self._splits = dict.fromkeys(("train", "val", "test"), Split(centres.float(), labels, ids))
             return

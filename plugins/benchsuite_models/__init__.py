@@ -9,6 +9,8 @@ from benchsuite_models.exact_gaussian import ExactGaussian
 from benchsuite_models.exact_mixture import ExactMixture
 from benchsuite_models.exact_rhm import ExactRHM
 from benchsuite_models.latent_diffusion import LatentDiffusion
+from benchsuite_models.planted_error import PlantedError
+from benchsuite_models.random_features import RandomFeatures
 from benchsuite_models.recipes import (
     DDPMDigits,
     DDPMFashionMNIST,
@@ -33,6 +35,8 @@ def benchsuite_models() -> list[type[DiffusionModel]]:
         ExactMixture,
         ExactRHM,
         LatentDiffusion,
+        PlantedError,
+        RandomFeatures,
         ScoreSDE,
     ]
 
