@@ -10,7 +10,7 @@ import torch
 from benchsuite_models.exact_mixture import ExactMixture
 from toys import SMALL, ToyData, ToyModel
 
-from benchsuite import NoiseSweep, UTurn
+from benchsuite import NoiseSweep, Split, UTurn
 from benchsuite.bench import Bench
 from benchsuite.own_data import ExactReadout, OwnData
 from benchsuite.plan import Settings, Unit
@@ -52,6 +52,26 @@ def test_probes_learn_from_train_and_choose_on_val() -> None:
     assert {role: len(items) for role, items in found.probe.items()} == {"train": 12, "val": 3}
     assert all(item.startswith("train/") for item in found.probe["train"].ids)
     assert all(item.startswith("val/") for item in found.probe["val"].ids)
+
+
+def test_probes_do_not_learn_from_what_they_are_tested_on_where_train_is_everything() -> None:
+    class Everything(ToyData):
+        enumerated = True
+
+        def split(self, name: str) -> Split:
+            parts = [ToyData.split(self, part) for part in ("train", "val", "test")]
+            if name != "train":
+                return ToyData.split(self, name)
+            ids = tuple(item for part in parts for item in part.ids)
+            return Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]), ids)
+
+    data, model = Everything(), ToyModel()
+    data.load()
+    model.load()
+    unit = Unit("toy", "toy", ToyModel, ToyModel, "toy-data", "test")
+    found = Bench.build(model, data, unit, replace(SMALL, probe_items=1000), "cpu")
+    assert all(item.startswith("train/") for item in found.probe["train"].ids)
+    assert len(found.probe["train"]) == 24
 
 
 def test_an_oracle_is_evaluated_on_its_whole_population_and_its_probe_learns_and_chooses_on_other_parts() -> None:

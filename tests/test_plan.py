@@ -98,6 +98,18 @@ def test_a_trained_model_brings_its_oracle() -> None:
     ]
 
 
+def test_an_enumerated_data_set_has_no_images_outside_its_population() -> None:
+    class Everything(ToyData):
+        name = "everything"
+        enumerated = True
+
+    plan = make_plan(request(["toy"], ["everything"], ["heads"]), catalog_of(ToyModel, Oracle, Everything, HEADS))
+    assert [shown(unit) for unit in plan.units] == [
+        ("oracle", "everything", "train", True, None, "pixels"),
+        ("toy", "everything", "test", False, "oracle", "pixels"),
+    ]
+
+
 def test_a_latent_model_is_compared_in_its_own_latents() -> None:
     """The oracle of a latent space serves as a reference only: it is not measured on held-out items."""
     found = [shown(unit) for unit in units("toy", "latent")]
