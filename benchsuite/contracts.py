@@ -70,6 +70,8 @@ class DiffusionModel(ABC):
     oracle: ClassVar[bool] = False  #: the ideal on whatever data set it is bound to: the reference row
     own_data: ClassVar[bool] = False  #: an exact model that is its own data set (it implements `sample`)
     space: ClassVar[Literal["pixels", "latents"]] = "pixels"
+    #: names that the first option takes for published weights; str() of a value says what they stand for
+    presets: ClassVar[Mapping[str, Any]] = {}
 
     shape: tuple[int, ...]  #: of one x
     sigma_range: tuple[float, float]  #: noise levels the model accepts, in our coordinates

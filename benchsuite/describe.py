@@ -46,6 +46,9 @@ def _plugin(kind: str, cls: type[Any], catalog: Catalog) -> str:
     if options:
         lines += ["", f"options ({cls.name}:key=value,…; a bare value sets the first):"]
         lines += [f"  {key}: {text}" for key, text in options.items()]
+    if presets := getattr(cls, "presets", None):
+        lines += ["", f"presets ({cls.name}:NAME; downloaded once, when named):"]
+        lines += [f"  {key}: {text}" for key, text in presets.items()]
     return "\n".join(lines)
 
 

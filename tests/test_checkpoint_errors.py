@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import torch
 from benchsuite_models.ddpm import DDPM
+from benchsuite_models.diffusers_model import DiffusersModel
+from benchsuite_models.dit import DiT
 from benchsuite_models.latent_diffusion import LatentDiffusion
 from benchsuite_models.score_sde import ScoreSDE
 from diffusers_factory import Images, autoencoder, ddpm_scheduler, edit_json, save, unet, ve_scheduler
 from safetensors.torch import load_file, save_file
 
 from benchsuite import DiffusionModel, ModelLoadError, NotApplicableError, UsageError
+from benchsuite.describe import describe
+from benchsuite.discovery import Catalog
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -40,7 +46,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_no_such_directory(tmp_path: Path) -> None:
     missing = str(tmp_path / "nothing")
-    assert refusal(DDPM(missing)) == f"no directory {missing!r} (and not a hub id, which reads owner/name)"
+    assert refusal(DDPM(missing)) == (
+        f"no directory {missing!r} (and not a hub id, which reads owner/name, nor one of the presets cifar10-32, "
+        "celebahq-256, church-256, bedroom-256, cat-256)"
+    )
 
 
 def test_a_file_is_not_a_directory(folder: Path) -> None:
@@ -209,18 +218,85 @@ def test_the_hub_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+class Hub:
+    """Stands in for the hub: copies what the patterns ask for, and remembers what was asked."""
+
+    def __init__(self, repository: Path, cache: Path) -> None:
+        self.repository, self.cache = repository, cache
+        self.asked: list[tuple[str, str | None, str]] = []
+
+    def __call__(self, hub_id: str, revision: str | None, allow_patterns: list[str]) -> str:
+        self.asked.append((hub_id, revision, allow_patterns[-1].rsplit(".")[-1]))
+        for file in self.repository.rglob("*"):
+            path = file.relative_to(self.repository)
+            if file.is_file() and any(fnmatch(str(path), pattern) for pattern in allow_patterns):
+                (self.cache / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, self.cache / path)
+        return str(self.cache)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    found = Hub(tmp_path / "repository", tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", found)
+    return found
+
+
 @pytest.mark.parametrize("safe", [True, False])
-def test_a_hub_model_is_fetched_at_its_revision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, safe: bool
-) -> None:
-    folder = save(tmp_path, unet(), ddpm_scheduler(), safe=safe)
-    asked = []
-
-    def fetch(hub_id: str, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.append((hub_id, revision, allow_patterns[-1].rsplit(".")[-1]))
-        return str(folder)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+def test_a_hub_model_is_fetched_at_its_revision(hub: Hub, safe: bool) -> None:
+    save(hub.repository, unet(), ddpm_scheduler(), safe=safe)
     DDPM("someone/some-model", revision="abc").load()
     kinds = ["safetensors"] if safe else ["safetensors", "bin"]  # pickles only where there is nothing else
-    assert asked == [("someone/some-model", "abc", kind) for kind in kinds]
+    assert hub.asked == [("someone/some-model", "abc", kind) for kind in kinds]
+
+
+def test_one_network_of_a_repository_may_be_a_pickle(hub: Hub) -> None:
+    save(hub.repository, unet(2, size=4), ddpm_scheduler(), vae=autoencoder(), safe=False)
+    LatentDiffusion("someone/some-model", revision="abc").load()
+    assert [kind for _, _, kind in hub.asked] == ["safetensors", "bin"]
+    assert sorted(path.name for path in hub.cache.rglob("diffusion_pytorch_model*")) == [
+        "diffusion_pytorch_model.bin",
+        "diffusion_pytorch_model.safetensors",
+    ]
+
+
+def test_a_preset_is_its_hub_id_at_its_revision(hub: Hub) -> None:
+    save(hub.repository, unet(), ddpm_scheduler())
+    DDPM("cifar10-32").load()
+    DDPM("cifar10-32", revision="mine").load()
+    pinned = "267b167dc01f0e4e61923ea244e8b988f84deb80"
+    assert hub.asked == [("google/ddpm-cifar10-32", r, "safetensors") for r in (pinned, "mine")]
+
+
+def test_a_preset_without_a_confirmed_revision_asks_for_one(hub: Hub) -> None:
+    save(hub.repository, unet(), ddpm_scheduler())
+    assert refusal(DDPM("church-256")) == (
+        "preset 'church-256' is google/ddpm-ema-church-256, of which no revision could be confirmed: add "
+        "revision=COMMIT (the hub shows it under 'Files and versions'), or give a local directory"
+    )
+    assert hub.asked == []
+    DDPM("church-256", revision="mine").load()
+    assert hub.asked == [("google/ddpm-ema-church-256", "mine", "safetensors")]
+
+
+def test_a_directory_wins_over_a_preset(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "cifar10-32", unet(), ddpm_scheduler())
+    monkeypatch.chdir(tmp_path)
+    DDPM("cifar10-32").load()
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("cls", [DDPM, ScoreSDE, LatentDiffusion, DiT])
+def test_revisions_are_commits(cls: type[DiffusersModel]) -> None:
+    assert cls.presets
+    for name, preset in cls.presets.items():
+        assert "/" in preset.hub_id
+        assert "/" not in name
+        assert preset.revision is None or re.fullmatch("[0-9a-f]{40}", preset.revision)
+
+
+def test_info_shows_presets(first_party: Catalog) -> None:
+    text = describe("ddpm", first_party)
+    assert "  cifar10-32: google/ddpm-cifar10-32 at 267b167dc01f0e4e61923ea244e8b988f84deb80\n" in text
+    assert "  cat-256: google/ddpm-ema-cat-256 at revision=…, which must be given" in text
+    assert "presets" not in describe("empirical-bayes", first_party)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from benchsuite import DiffusionModel, Recipe, hookimpl
+from benchsuite_models.adm import ADM
 from benchsuite_models.ddpm import DDPM
+from benchsuite_models.dit import DiT
 from benchsuite_models.empirical_bayes import EmpiricalBayes
 from benchsuite_models.exact_gaussian import ExactGaussian
 from benchsuite_models.exact_mixture import ExactMixture
@@ -29,7 +31,9 @@ from benchsuite_models.score_sde import ScoreSDE
 def benchsuite_models() -> list[type[DiffusionModel]]:
     """Model classes of this package."""
     return [
+        ADM,
         DDPM,
+        DiT,
         EmpiricalBayes,
         ExactGaussian,
         ExactMixture,

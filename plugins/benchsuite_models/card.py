@@ -44,7 +44,7 @@ def conditioning(card: dict[str, Any], options: Options, unet: Part) -> Conditio
         ModelLoadError: the network needs a class and nobody says what it means, or the numbers disagree.
     """
     rows = unet.config.get("num_class_embeds")
-    where = unet.folder / "config.json"
+    where = unet.where
     if unet.config.get("class_embed_type") == "identity" and options.factor is None and card.get("factors"):
         return _from_card(card, summed=True)
     if unet.config.get("class_embed_type") is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchsuite import ModelLoadError
 from benchsuite_models.checkpoint import Part
 from benchsuite_models.diffusers_model import DiffusersModel
+from benchsuite_models.presets import FOR_DDPM, Preset
 from benchsuite_models.process import VariancePreserving
 from benchsuite_models.schedule import variance_preserving
 
@@ -22,6 +24,7 @@ class DDPM(DiffusersModel):
     name = "ddpm"
     family = "ddpm"
     paper = "arXiv:2006.11239"
+    presets: ClassVar[Mapping[str, Preset]] = FOR_DDPM
 
     def read_process(self, unet: Part, path: Path, config: dict[str, Any]) -> VariancePreserving:
         """See `DiffusersModel.read_process`."""
@@ -37,7 +40,7 @@ def discrete_process(unet: Part, path: Path, config: dict[str, Any]) -> Variance
     embedding = unet.config.get("time_embedding_type", "positional")
     if embedding == "fourier":
         raise ModelLoadError(
-            f"{unet.folder / 'config.json'}: time_embedding_type 'fourier' takes sigma, not a step, and "
+            f"{unet.where}: time_embedding_type 'fourier' takes sigma, not a step, and "
             f"divides by it; {path} counts steps. Is it a score-sde?"
         )
     return variance_preserving(path, config, whole_steps=embedding == "learned")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +21,7 @@ from benchsuite_models import factor_embedding
 from benchsuite_models.card import Options, conditioning, data_range, patch_size, read_card
 from benchsuite_models.checkpoint import Part, find_part, load_network, read_scheduler, resolve
 from benchsuite_models.conditioning import Conditioning
+from benchsuite_models.presets import Preset
 from benchsuite_models.process import DataRange, FloatArray, Process
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ class DiffusersModel(DiffusionModel):
     output with twice the input's channels (learned variance, arXiv:2102.09672) the first half is the prediction.
 
     Args:
-        source: directory or hub id; None opens the checkpoint shipped for the data set (digits if none is bound).
+        source: directory, preset or hub id; None opens what ships for the data set (digits if none is bound).
         revision: of a hub id; pin it, hub repositories change.
         factor: name of the factor that the network's classes stand for, if there is no benchsuite.json.
         null_class: row of the class table that means "no class".
@@ -44,6 +47,7 @@ class DiffusersModel(DiffusionModel):
     """
 
     data_habit: ClassVar[tuple[float, float]] = (-1.0, 1.0)  #: what the family's data usually span
+    presets: ClassVar[Mapping[str, Preset]] = {}
 
     def __init__(
         self,
@@ -77,8 +81,7 @@ class DiffusersModel(DiffusionModel):
         mine, theirs = self._image_shape(self._unet()), tuple(dataset.shape)
         if mine[0] != theirs[0] and self.source is not None:
             raise ModelLoadError(
-                f"{self._image_part().folder / 'config.json'}: in_channels={mine[0]}, but images of "
-                f"{dataset.name} have {theirs[0]}"
+                f"{self._image_part().where}: in_channels={mine[0]}, but images of {dataset.name} have {theirs[0]}"
             )
         if None not in mine and mine != theirs:
             raise NotApplicableError(f"{self.name} works on images {mine}, those of {dataset.name} are {theirs}")
@@ -101,14 +104,15 @@ class DiffusersModel(DiffusionModel):
             raise UsageError(f"dtype {dtype!r} is not supported; known: {', '.join(DTYPES)}")
         unet = self._unet()
         self._conditions = self._conditioning(unet)
-        self._process = self.read_process(unet, *read_scheduler(self.root))
+        self._process = self._open_process(unet)
         self._range = self._data_range()
         self._channels = self._check_channels(unet)
         self.factors = self._conditions.factors
         self.sigma_range = self._range.sigma_range(self._process)
         self.shape = self._shape(unet)
         self.training_data = read_card(self.root).get("dataset")
-        network = load_network(unet)
+        network = self._open_network(unet)
+        self._config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
         if self._conditions.summed:
             width = 4 * int(unet.config["block_out_channels"][0])
             network.factor_embedding = factor_embedding.load(self.factors, width, self.root)
@@ -127,7 +131,9 @@ class DiffusersModel(DiffusionModel):
     def root(self) -> Path:
         """Directory of the checkpoint."""
         if self._root is None:
-            self._root = self._shipped() if self.source is None else resolve(self.source, self.revision)
+            self._root = (
+                self._shipped() if self.source is None else resolve(self.source, self.revision, self.presets)
+            )
         return self._root
 
     def _shipped(self) -> Path:
@@ -144,6 +150,12 @@ class DiffusersModel(DiffusionModel):
     def _unet(self) -> Part:
         return find_part(self.root, ("unet",), ("UNet2DModel",))
 
+    def _open_process(self, unet: Part) -> Process:
+        return self.read_process(unet, *read_scheduler(self.root))
+
+    def _open_network(self, unet: Part) -> torch.nn.Module:
+        return load_network(unet)
+
     def _conditioning(self, unet: Part) -> Conditioning:
         return conditioning(read_card(self.root), self.options, unet)
 
@@ -158,7 +170,7 @@ class DiffusersModel(DiffusionModel):
         inputs, outputs = (int(unet.config.get(key, 3)) for key in ("in_channels", "out_channels"))
         if outputs not in (inputs, 2 * inputs):
             raise ModelLoadError(
-                f"{unet.folder / 'config.json'}: out_channels={outputs} is neither in_channels={inputs} nor "
+                f"{unet.where}: out_channels={outputs} is neither in_channels={inputs} nor "
                 f"twice that (learned variance)"
             )
         return inputs
@@ -182,7 +194,7 @@ class DiffusersModel(DiffusionModel):
         if None in shape and self._dataset is not None:
             shape = tuple(self._dataset.shape)
         if None in shape:
-            raise ModelLoadError(f"{unet.folder / 'config.json'}: no sample_size, and no data set to take it from")
+            raise ModelLoadError(f"{unet.where}: no sample_size, and no data set to take it from")
         return shape  # type: ignore[return-value]
 
     # ------------------------------------------------------------------------------- running
@@ -219,6 +231,7 @@ class DiffusersModel(DiffusionModel):
         """Digest of weights, noise process, data range, classes and version."""
         assert self.network is not None, "load() first"
         facts = {
+            "network": json.dumps(self._config, sort_keys=True),  # norms and heads are not in the weights
             "process": self._process.describe(),
             "data_range": (self._range.low, self._range.high),
             "classes": self._conditions,
@@ -233,7 +246,12 @@ def unfolded(channels: int, size: tuple[int | None, ...], patch: int) -> tuple[i
 
 
 def default_taps(network: torch.nn.Module) -> tuple[str, ...]:
-    """Dotted paths of the input convolution, every down block, the middle and every up block of a UNet."""
+    """Dotted paths of the input convolution, every down block, the middle and every up block of a UNet.
+
+    Of a transformer: every block.
+    """
+    if hasattr(network, "transformer_blocks"):
+        return tuple(f"transformer_blocks.{i}" for i in range(len(network.transformer_blocks)))  # type: ignore[arg-type]
     paths = ["conv_in", *(f"down_blocks.{i}" for i in range(len(network.down_blocks)))]  # type: ignore[arg-type]
     if network.mid_block is not None:
         paths.append("mid_block")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchsuite import ModelLoadError, UsageError, fingerprint_state
 from benchsuite_models.checkpoint import Part, find_part, load_network
 from benchsuite_models.ddpm import discrete_process
 from benchsuite_models.diffusers_model import DiffusersModel, unfolded
+from benchsuite_models.presets import FOR_LATENT_DIFFUSION, Preset
 from benchsuite_models.process import DataRange, VariancePreserving
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class LatentDiffusion(DiffusersModel):
     family = "latent-diffusion"
     paper = "arXiv:2112.10752"
     space = "latents"
+    presets: ClassVar[Mapping[str, Preset]] = FOR_LATENT_DIFFUSION
 
     def __init__(
         self,
@@ -107,8 +110,8 @@ class LatentDiffusion(DiffusersModel):
         latent = autoencoder.config.get("vq_embed_dim") or autoencoder.config.get("latent_channels")
         if latent != unet.config.get("in_channels"):
             raise ModelLoadError(
-                f"{unet.folder / 'config.json'}: in_channels={unet.config.get('in_channels')}, but "
-                f"{autoencoder.folder / 'config.json'} makes latents of {latent} channels"
+                f"{unet.where}: in_channels={unet.config.get('in_channels')}, but "
+                f"{autoencoder.where} makes latents of {latent} channels"
             )
 
     def _data_range(self) -> DataRange:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchsuite_models.checkpoint import Part
 from benchsuite_models.diffusers_model import DiffusersModel
+from benchsuite_models.presets import FOR_SCORE_SDE, Preset
 from benchsuite_models.process import VarianceExploding
 from benchsuite_models.schedule import variance_exploding
 
@@ -22,6 +24,7 @@ class ScoreSDE(DiffusersModel):
     family = "score-sde"
     paper = "arXiv:2011.13456"
     data_habit = (0.0, 1.0)
+    presets: ClassVar[Mapping[str, Preset]] = FOR_SCORE_SDE
 
     def read_process(self, unet: Part, path: Path, config: dict[str, Any]) -> VarianceExploding:
         """See `DiffusersModel.read_process`."""
