@@ -324,8 +324,9 @@ def test_a_perfect_black_box_gives_the_same_numbers(ask: Callable[..., Report]) 
         curve = report.curve(metric)
         check(curve, np.array([two_gaussians(r)[index] for r in rho(curve.log_snr)]), allowance)
     row = next(row for row in report.rows if row["metric"] == "mutual-information")
-    assert row["extra"]["form"] == "mse-difference"
-    assert [curve["variant"] for curve in row["curves"]] == ["", "plug-in"]
+    assert row["extra"]["form"] == "filter"
+    variants = ["", "filter-bound", "mixture", "mse-difference", "plug-in"]
+    assert [curve["variant"] for curve in row["curves"]] == variants
     assert row["n_items"] == 2000
 
 
