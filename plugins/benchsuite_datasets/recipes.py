@@ -102,6 +102,20 @@ class FashionMNISTReadout(IdxReadout):
     options = TrainingOptions(widths=(24, 48, 96), steps=3400, batch=128, flip=True, evaluate_every=200)
 
 
+class ShapesReadout(ReadoutRecipe):
+    """The readout of `shapes` as it is by default: seven heads on one network.
+
+    It learns the whole population, which includes "val" and "test": these seven factors have no other images.
+    What it has to cope with beyond them is what samplers get wrong, for which noise stands in.
+    """
+
+    name = "shapes-readout"
+    summary = "classifier of shapes, all seven factors (a few minutes of CPU)"
+    options = TrainingOptions(widths=(24, 32, 64), steps=2400, shift=0, noise=0.15, evaluate_every=200)
+    spec = "shapes"
+    source = "rendered"
+
+
 class ImageReadout(ReadoutRecipe):
     """A readout of any data set: ``benchsuite train image-readout:image-folder:PATH --out DIR``.
 

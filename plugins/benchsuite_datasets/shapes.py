@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+from pathlib import Path
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ PALETTES = {"floor": (0.0, 0.9, 0.7), "wall": (0.5, 0.55, 1.0), "object": (0.25,
 SMALLEST = 16  # pixels per side
 HELD_OUT = 10  # one in ten for "val", as many for "test"
 LARGEST = 2**34  # bytes of a population
+SHIPPED = (32, 5, 5, 5, 3, 4, 3, 2)  # resolution and levels that the readout in the package judges
 
 
 class Shapes(ImageDataset):
@@ -52,7 +54,8 @@ class Shapes(ImageDataset):
             population keeps its size; likely combinations occur more than once, each with an id of its own.
         dummy_factor: if K >= 2, append a factor ``dummy`` with K values. Every image then occurs with each of
             them, so that in the population it is exactly independent of the image.
-        readout: see `ImageDataset`.
+        readout: directory of a trained readout. One ships for the default resolution and levels; make others with
+            ``benchsuite train image-readout:shapes;resolution=64,shift=0``.
 
     Raises:
         UsageError: a resolution below 16, a factor with fewer than 2 values or more than there are, an
@@ -145,6 +148,12 @@ class Shapes(ImageDataset):
             Factor("texture", textures),
         )
         return images.flatten(0, 3), factors
+
+    def readout_path(self) -> Path | None:
+        """See `ImageDataset.readout_path`; what ships knows the default images only."""
+        path = super().readout_path()
+        shipped = (self.resolution, *self.levels.values()) == SHIPPED
+        return path if shipped or self._readout_directory is not None else None
 
     def with_dummy(self, part: Split) -> Split:
         """`part` with every item once per value of the dummy; the copies of an item are far apart."""
