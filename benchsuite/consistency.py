@@ -28,6 +28,7 @@ class Check:
     deviation: Estimate  #: mean over those levels; for an inequality its excess, at least 0
     worst: float  #: largest deviation at one level, sampling noise included
     at_log_snr: float
+    failed: tuple[str, ...] = ()  #: metrics that fail a check with a limit, see `benchsuite.route_agreement`
 
 
 def check(curves: Curves, factors: Mapping[str, float]) -> list[Check]:
@@ -82,14 +83,14 @@ def check(curves: Curves, factors: Mapping[str, float]) -> list[Check]:
         curve = parts[0][0]
         # what the factors say about each other without any image; 0 if they are independent
         shared = max(sum(factors[name] for name in names) - factors["joint"], 0.0)
-        total = _Sampled(
+        total = Sampled(
             curve.log_snr,
             np.sum([s.value for _, s in parts], axis=0),
             np.sum([s.replicates for _, s in parts], axis=0),
         )
         found.append(
             _compare_sampled(
-                "Σ I − joint I ≤ Σ H − joint H", "joint", "nats", total, _sampled(*joint), _minus(shared), True
+                "Σ I − joint I ≤ Σ H − joint H", "joint", "nats", total, sampled(*joint), _minus(shared), True
             )
         )
     return [check for check in found if check is not None]
@@ -104,19 +105,22 @@ def _sum_minus(entropy: float) -> Callable[[FloatArray, FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
-class _Sampled:
-    log_snr: FloatArray
-    value: FloatArray  # (T,)
-    replicates: FloatArray  # (R, T)
+class Sampled:
+    """A curve with its bootstrap replicates."""
 
-    def at(self, levels: FloatArray) -> _Sampled:
+    log_snr: FloatArray  #: (T,)
+    value: FloatArray  #: (T,)
+    replicates: FloatArray  #: (R, T)
+
+    def at(self, levels: FloatArray) -> Sampled:
         """Interpolated to other levels."""
         rows = [np.interp(levels, self.log_snr, row) for row in self.replicates]
-        return _Sampled(levels, np.interp(levels, self.log_snr, self.value), np.stack(rows))
+        return Sampled(levels, np.interp(levels, self.log_snr, self.value), np.stack(rows))
 
 
-def _sampled(curve: Curve, summary: Summary) -> _Sampled:
-    return _Sampled(curve.log_snr, summary.value, summary.replicates)
+def sampled(curve: Curve, summary: Summary) -> Sampled:
+    """The published numbers of a curve, as comparisons take them."""
+    return Sampled(curve.log_snr, summary.value, summary.replicates)
 
 
 def _compare(
@@ -128,19 +132,19 @@ def _compare(
     deviation: Callable[[FloatArray, FloatArray], FloatArray],
     bound: bool = False,
 ) -> Check | None:
-    return _compare_sampled(name, factor, unit, _sampled(*coarse), _sampled(*fine), deviation, bound)
+    return _compare_sampled(name, factor, unit, sampled(*coarse), sampled(*fine), deviation, bound)
 
 
 def _compare_sampled(
     name: str,
     factor: str,
     unit: str,
-    coarse: _Sampled,
-    fine: _Sampled,
+    coarse: Sampled,
+    fine: Sampled,
     deviation: Callable[[FloatArray, FloatArray], FloatArray],
     bound: bool = False,
 ) -> Check | None:
-    """Deviation on the levels of `coarse` that `fine` covers and where `fine` is on the move; None if there are none."""
+    """Deviation where `fine` is on the move, on the levels of `coarse` that it covers; None if there are none."""
     levels = coarse.log_snr
     shared = (levels >= fine.log_snr[0] - 1e-9) & (levels <= fine.log_snr[-1] + 1e-9)
     shared &= np.isfinite(coarse.value) & np.isfinite(np.interp(levels, fine.log_snr, fine.value))
