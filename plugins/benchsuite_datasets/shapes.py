@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import math
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
