@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from benchsuite.results import Check, Estimate, Rank, Results, Row, Verdict
 
+#: What exact models that draw their own items have in place of a data set.
+OWN_DATA = "own data"
 #: Splits in the order in which an oracle's rows are shown: its own population, then images it has not seen.
 _SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
 _SPLIT_TITLES = {"train": "population", "val": "validation", "test": "held out"}
@@ -105,22 +107,31 @@ class Board:
 
 
 def boards(results: Results) -> tuple[Board, ...]:
-    """One board per (data set, factor), in the order of the document.
+    """One board per (data set, factor), in the order of the document; last, what is about no factor.
 
-    Rows that failed before their factors were known (factor "") appear on every board of their data set.
+    Rows without values and without a factor, which failed before theirs were known, appear on every board of their
+    data set.
     """
     factors: dict[str, list[str]] = {}
     for row in results.rows:
         known = factors.setdefault(row.dataset, [])
         if row.factor and row.factor not in known:
             known.append(row.factor)
+    general = {row.dataset for row in results.rows if row.ok and not row.factor}
     return tuple(
-        _board(results, dataset, factor) for dataset, names in factors.items() for factor in names or [""]
+        _board(results, dataset, factor)
+        for dataset, names in factors.items()
+        for factor in ([*names, ""] if dataset in general else names or [""])
     )
 
 
 def _board(results: Results, dataset: str, factor: str) -> Board:
-    rows = [row for row in results.rows if row.dataset == dataset and row.factor in (factor, "")]
+    there = [row for row in results.rows if row.dataset == dataset]
+    about_none = {row.metric for row in there if row.ok and not row.factor}  # metrics that are about no factor
+    if factor:
+        rows = [row for row in there if row.factor == factor or not (row.factor or row.metric in about_none)]
+    else:
+        rows = [row for row in there if not row.factor and (row.metric in about_none or not about_none)]
     ranks = {e.label: e for e in results.ranking if (e.dataset, e.factor) == (dataset, factor)}
     routes = tuple(dict.fromkeys(row.metric for row in rows))
     ranking_routes = {route for entry in ranks.values() for route in entry.routes}

@@ -66,7 +66,7 @@ class ChannelModel(ExactModel):
         return {}
 
     def theory_facts(self) -> dict[str, Any]:
-        """JSON-able facts of that theory, among them its ``name``; empty if there is none."""
+        """JSON-able facts of that theory, empty if there is none; ``names`` says what it is called by channel."""
         return {}
 
     def redrawn(self, number: int) -> ChannelModel | None:

@@ -24,8 +24,8 @@ def rule(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
     return el("line", {**ends, "class": style})
 
 
-def x_axis(x: Scale, top: float, bottom: float, most: int = 9) -> Markup:
-    """Grid, ticks and numbers of the log-SNR axis, and which end is noise."""
+def x_axis(x: Scale, top: float, bottom: float, most: int = 9, loss: str = "") -> Markup:
+    """Grid, ticks and numbers of the log-SNR axis, or of the axis of a `loss`, and which end is noise."""
     step = nice_step(x.domain[1] - x.domain[0], most)
     parts = []
     for tick in nice_ticks(*x.domain, most):
@@ -33,9 +33,9 @@ def x_axis(x: Scale, top: float, bottom: float, most: int = 9) -> Markup:
         parts.append(text(x(tick), bottom + 14, tick_text(tick, step)))
     left, right = x.pixels
     parts += [
-        text((left + right) / 2, bottom + 30, "log-SNR", style="name"),
-        text(left, bottom + 30, "← noise", "start"),
-        text(right, bottom + 30, "clean →", "end"),
+        text((left + right) / 2, bottom + 30, loss or "log-SNR", style="name"),
+        text(left, bottom + 30, "← clean" if loss else "← noise", "start"),
+        text(right, bottom + 30, "noise →" if loss else "clean →", "end"),
     ]
     return el("g", {"class": "axis"}, *parts)
 

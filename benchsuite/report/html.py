@@ -12,11 +12,11 @@ import json
 from importlib.resources import files
 
 from benchsuite.boards import Board, boards, cells_without_values, status_words
-from benchsuite.report import words
+from benchsuite.report import losses, words
 from benchsuite.report.citation import bibtex, works_cited
 from benchsuite.report.clocks import clocks_of
 from benchsuite.report.html_figures import SeriesOf, how_figure, when_figure
-from benchsuite.report.html_table import board_table, consistency_table
+from benchsuite.report.html_table import board_table, consistency_table, text_table
 from benchsuite.report.markup import Markup, el, raw
 from benchsuite.report.series import assign_series
 from benchsuite.results import Results
@@ -93,6 +93,7 @@ def _board(board: Board, index: int, series: SeriesOf) -> Markup:
         board_table(board, series, ident),
         when_figure(board, series, ident),
         how_figure(board, series, ident),
+        *(text_table(table) for table in losses.tables(board)),
         consistency_table(board),
     )
 

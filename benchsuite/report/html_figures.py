@@ -45,25 +45,40 @@ def when_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:
 
 def how_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:
     """Small multiples of the published curves and, folded away, of the diagnostics; None without a curve."""
-    published, diagnostics = panels_of(board, True), panels_of(board, False)
-    if not published and not diagnostics:
+    published, others = panels_of(board, True), panels_of(board, False)
+    diagnostics, losses = ([panel for panel in others if bool(panel.loss) is lossy] for lossy in (False, True))
+    if not published and not others:
         return None
     clocks = clocks_of(board)
-    span = x_domain([*published, *diagnostics])
+    span = x_domain([*published, *diagnostics]) if published or diagnostics else (0.0, 1.0)
     return el(
         "figure",
         {"class": "how"},
         el("h3", None, "How: every curve against log-SNR"),
         _controls(board, series, clocks),
         el("div", {"class": "panels"}, *_panels(board, published, span, clocks, series, f"{ident}-p")),
+        _losses(board, losses, clocks, series, ident),
         _diagnostics(board, diagnostics, span, clocks, series, ident),
         el(
             "figcaption",
             None,
             "Bands are 95 % bootstrap intervals over images; a ring marks log-SNR₅₀ on the level that defines it. "
-            "The upper axis is native time t/T, which differs from model to model.",
+            "The upper axis is native time t/T, which differs from model to model."
+            + (" Thin dotted lines are what a theory expects." if _has_theory([*published, *others]) else ""),
         ),
     )
+
+
+def _has_theory(panels: list[Panel]) -> bool:
+    return any(drawn.theory for panel in panels for drawn in panel.drawn)
+
+
+def _losses(board: Board, panels: list[Panel], clocks: list[Clock], series: SeriesOf, ident: str) -> Markup | None:
+    """Panels on the axes of other noise channels, each of which runs from nothing lost to everything lost."""
+    if not panels:
+        return None
+    cells = _panels(board, panels, (0.0, 1.0), clocks, series, f"{ident}-l")
+    return join([el("h4", {"class": "apart"}, "Other noise channels"), el("div", {"class": "panels"}, *cells)])
 
 
 def _panels(

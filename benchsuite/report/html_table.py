@@ -8,6 +8,7 @@ from benchsuite.boards import Board, Line, status_words
 from benchsuite.report import words
 from benchsuite.report.citation import works_in
 from benchsuite.report.clocks import native_time_at
+from benchsuite.report.losses import TextTable
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.series import Series
 from benchsuite.results import Estimate
@@ -94,6 +95,18 @@ def consistency_table(board: Board) -> Markup | None:
     )
     region = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Consistency"}
     return join([el("h3", {"class": "apart"}, "Consistency of the routes"), el("div", region, table)])
+
+
+def text_table(found: TextTable) -> Markup:
+    """A plain table of what log-SNR₅₀ has no place for."""
+    heads = [el("th", {"scope": "col"}, name) for name in found.head]
+    body = [
+        el("tr", None, el("th", {"scope": "row"}, first), *(el("td", None, cell) for cell in rest))
+        for first, *rest in found.rows
+    ]
+    table = el("table", {"class": "checks"}, el("thead", None, el("tr", None, *heads)), el("tbody", None, *body))
+    region = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": found.title}
+    return join([el("h3", {"class": "apart"}, found.title), el("div", region, table)])
 
 
 def _route(board: Board, route: str) -> Markup:

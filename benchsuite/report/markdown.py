@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from benchsuite.boards import Board, Line, board_notes, boards, cells_without_values, status_words
-from benchsuite.report import words
+from benchsuite.report import losses, words
 from benchsuite.report.citation import bibtex
 from benchsuite.results import Results
 
@@ -51,6 +51,7 @@ def _board(board: Board) -> list[str]:
     parts += [f"* {escape(route)}: {escape(said)}" for route, said in verdicts if said]
     if board.ranked_by:
         parts.append(f"Ranked by the mean oracle gap over {escape(words.enumeration(list(board.ranked_by)))}.")
+    parts += [_text_table(table) for table in losses.tables(board)]
     parts += _consistency(board)
     parts += [f"* {escape(x.title)} has no rank: {escape(x.unranked)}" for x in board.lines if x.unranked]
     parts += [f"* {escape(title)}, {escape(route)}: {escape(text)}" for title, route, text in board_notes(board)]
@@ -79,6 +80,11 @@ def _consistency(board: Board) -> list[str]:
             said = [f"{words.estimate_text(c.deviation, 3)} {escape(c.unit)}" if c else "–" for c in found]
             table.append([escape(line.title), *said])
     return ["\n".join(f"| {' | '.join(cells)} |" for cells in table)]
+
+
+def _text_table(table: losses.TextTable) -> str:
+    rows = [table.head, [":--", *["--:"] * (len(table.head) - 1)], *table.rows]
+    return "\n".join(f"| {' | '.join(map(escape, cells) if cells is not rows[1] else cells)} |" for cells in rows)
 
 
 def _missing(results: Results) -> list[str]:

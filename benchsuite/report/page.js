@@ -35,7 +35,10 @@ for (const panel of document.querySelectorAll("svg.panel")) {
     const option = choice.selectedOptions[0];
     const clock = option.dataset.clock.split(" ").map((node) => node.split(":").map(Number));
     const time = between(clock, logSnr);
-    const rows = [entry(`log-SNR ${text(logSnr, 2)}`, time === null ? "" : `t/T ${text(time, 2)} (${option.text})`)];
+    const loss = panel.dataset.loss;
+    const rows = loss
+      ? [entry(`${loss} ${text(logSnr, 3)}`, "")]
+      : [entry(`log-SNR ${text(logSnr, 2)}`, time === null ? "" : `t/T ${text(time, 2)} (${option.text})`)];
     for (const { path, runs } of lines) {
       if (getComputedStyle(path).display === "none") continue;
       const y = runs.map((run) => between(run, at)).find((value) => value !== null);

@@ -1,4 +1,4 @@
-"""Curve panels: one quantity of every model against log-SNR, as an SVG that needs no script."""
+"""Curve panels: one quantity of every model against log-SNR (or a loss), as an SVG that needs no script."""
 
 from __future__ import annotations
 
@@ -24,11 +24,17 @@ Domain = tuple[float, float]
 
 @dataclass(frozen=True)
 class Drawn:
-    """One curve of one line, and the onset marked on it (published curves only)."""
+    """One curve of one line, and the onset marked on it."""
 
     line: Line
     curve: CurvePoints
     onset: Estimate | None
+    aims: bool = True  #: whether the way from floor to ceiling means something: its metric has onsets
+
+    @property
+    def theory(self) -> bool:
+        """Whether it is an expectation beside a measured curve."""
+        return self.curve.beside is not None
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,16 @@ class Panel:
         """Unit of the values."""
         return self.drawn[0].curve.unit
 
+    @property
+    def axis(self) -> str:
+        """What its curves are drawn against."""
+        return self.drawn[0].curve.axis
+
+    @property
+    def loss(self) -> str:
+        """Name of the axis if it is not log-SNR, else empty."""
+        return "" if self.drawn[0].curve.clocked else self.axis
+
 
 def panels_of(board: Board, published: bool) -> list[Panel]:
     """The panels of a board that have anything to draw: published curves, or the diagnostics beside them."""
@@ -52,14 +68,20 @@ def panels_of(board: Board, published: bool) -> list[Panel]:
         for line in board.lines:
             row = line.rows.get(route)
             for curve in row.curves if row and row.ok else ():
-                if (curve.variant == "") is published:
-                    onset = row.scalars["log_snr_50"] if row and published else None
-                    found.setdefault((route, curve.variant), []).append(Drawn(line, curve, onset))
-    return [Panel(route, variant, tuple(drawn)) for (route, variant), drawn in found.items()]
+                panel = curve.variant if curve.beside is None else curve.beside
+                if (panel == "") is published:
+                    onset = row.scalars["log_snr_50"] if row and curve.variant == "" else curve.onset
+                    aims = bool(row and (row.scalars["log_snr_50"] or "log_snr_50" in row.scalar_notes))
+                    found.setdefault((route, panel), []).append(Drawn(line, curve, onset, aims))
+    # theories last: a panel is described by what was measured
+    return [
+        Panel(route, variant, tuple(sorted(drawn, key=lambda d: d.theory)))
+        for (route, variant), drawn in found.items()
+    ]
 
 
 def x_domain(panels: Sequence[Panel]) -> Domain:
-    """The log-SNR range that holds every curve, out to whole numbers."""
+    """The range of the axis that holds every curve, out to whole numbers."""
     curves = [drawn.curve for panel in panels for drawn in panel.drawn]
     low = math.floor(min(curve.log_snr[0] for curve in curves))
     high = math.ceil(max(curve.log_snr[-1] for curve in curves))
@@ -71,9 +93,13 @@ def y_domain(panels: Sequence[Panel]) -> Domain:
 
     Tails above the ceiling are in view up to `_ABOVE` times the way from floor to ceiling, values below the floor
     down to `_BELOW` of it; what lies beyond is said in the panel, so that one broken curve does not flatten all.
+    A ceiling that means nothing to a metric is left out unless curves come near it.
     """
     curves = [drawn.curve for panel in panels for drawn in panel.drawn]
     levels = [level for curve in curves for level in (curve.floor, curve.ceiling)]
+    if not any(drawn.aims for panel in panels for drawn in panel.drawn):
+        finite = [value for curve in curves for value in curve.value if math.isfinite(value)]
+        levels = [curve.floor for curve in curves] + [max(finite, default=1.0)]
     way = (max(levels) - min(levels)) or 1.0
     lowest, highest = min(levels) - _BELOW * way, max(levels) + _ABOVE * way
     values = [0.0, *levels]
@@ -98,9 +124,10 @@ def panel_svg(
     first = panel.drawn[0].curve
     is_entropy = entropy is not None and math.isclose(max(first.floor, first.ceiling), entropy, rel_tol=1e-3)
     title = " · ".join(filter(None, [panel.route, panel.variant]))
+    ends = ("nothing", "everything lost") if panel.loss else ("noise", "clean")
     described = (
-        f"{title} in {panel.unit} against log-SNR from {domains[0][0]:g} (noise) to {domains[0][1]:g} (clean) "
-        f"for {', '.join(drawn.line.title for drawn in panel.drawn)}. "
+        f"{title} in {panel.unit} against {panel.loss or 'log-SNR'} from {domains[0][0]:g} ({ends[0]}) to "
+        f"{domains[0][1]:g} ({ends[1]}) for {', '.join(drawn.line.title for drawn in panel.drawn)}. "
         "The numbers are in the table and in leaderboard.json."
     )
     back = el(
@@ -112,19 +139,20 @@ def panel_svg(
         el("desc", {"id": f"{ident}-d"}, described),
         back,
         _above(panel, y, is_entropy),
-        x_axis(x, TOP, BOTTOM),
+        x_axis(x, TOP, BOTTOM, loss=panel.loss),
         y_axis(y, LEFT, RIGHT),
         *(
             time_axis(clock, x, TOP, f"axis clock k{index}{' first' if index == 0 else ''}")
-            for index, clock in enumerate(clocks)
+            for index, clock in enumerate(clocks if not panel.loss else ())
         ),
         text(RIGHT, TOP - 24, panel.unit, "end", "name"),
     ]
-    if _alike([drawn.curve for drawn in panel.drawn]):
+    if panel.drawn[0].aims and _alike([drawn.curve for drawn in panel.drawn]):
         parts.append(levels(y, LEFT, RIGHT, first, is_entropy))
-    curves = [_band(drawn, x, y, series) for drawn in panel.drawn if drawn.curve.low and drawn.curve.high]
+    measured = [drawn for drawn in panel.drawn if not drawn.theory]
+    curves = [_band(drawn, x, y, series) for drawn in measured if drawn.curve.low and drawn.curve.high]
     curves += [_line(drawn, x, y, series) for drawn in panel.drawn]  # oracles lie under the models
-    curves += [_onset(drawn, x, y, series) for drawn in panel.drawn if drawn.onset]
+    curves += [_onset(drawn, x, y, series) for drawn in measured if drawn.onset]
     # An inner svg cuts off what leaves the plot; its view box keeps the coordinates of the outer one.
     inside = {"x": LEFT, "y": TOP, "width": RIGHT - LEFT, "height": BOTTOM - TOP}
     parts.append(el("svg", {**inside, "viewBox": " ".join(map(str, inside.values()))}, *curves))
@@ -138,6 +166,7 @@ def panel_svg(
             "role": "img",
             "tabindex": "0",
             "aria-labelledby": f"{ident}-t {ident}-d",
+            "data-loss": panel.loss or None,
             "data-x": f"{domains[0][0]:g} {domains[0][1]:g} {LEFT} {RIGHT}",
             "data-y": f"{domains[1][0]:.6g} {domains[1][1]:.6g} {BOTTOM} {TOP}",
         },
@@ -195,8 +224,10 @@ def _band(drawn: Drawn, x: Scale, y: Scale, series: Mapping[tuple[str, str], Ser
 def _line(drawn: Drawn, x: Scale, y: Scale, series: Mapping[tuple[str, str], Series]) -> Markup:
     curve, classes = drawn.curve, _series(drawn, series).classes
     path = line_path(curve.log_snr, curve.value, x, y)
-    line = el("path", {"class": f"line {classes}", "data-name": drawn.line.title, "d": path})
-    if len(curve.log_snr) > _FEW:
+    name = f"{drawn.line.title}, {curve.variant}" if drawn.theory else drawn.line.title
+    shape = "line theory" if drawn.theory else "line"
+    line = el("path", {"class": f"{shape} {classes}", "data-name": name, "d": path})
+    if drawn.theory or len(curve.log_snr) > _FEW:
         return line
     nodes = [
         el("circle", {"class": f"node {classes}", "cx": fixed(x(a)), "cy": fixed(y(b)), "r": 2})
@@ -210,5 +241,6 @@ def _onset(drawn: Drawn, x: Scale, y: Scale, series: Mapping[tuple[str, str], Se
     """The published log_snr_50, on the level that defines it."""
     assert drawn.onset is not None
     at: dict[str, str | int] = {"cx": fixed(x(drawn.onset.value)), "cy": fixed(y(drawn.curve.half)), "r": 4}
-    said = f"{drawn.line.title}: log-SNR₅₀ = {drawn.onset.value:.2f}"
+    what = "log-SNR₅₀" if drawn.curve.clocked else f"{drawn.curve.axis} at half"
+    said = f"{drawn.line.title}: {what} = {drawn.onset.value:.{2 if drawn.curve.clocked else 3}f}"
     return el("circle", {"class": f"onset {_series(drawn, series).classes}", **at}, el("title", None, said))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchsuite.boards import Board
+from benchsuite.boards import OWN_DATA, Board
 
 COLOURS = 7  #: .c0 … in the style sheet, told apart with any of the usual colour-vision deficiencies
 DASHES = 5  #: .d0 …; no common factor with COLOURS, so 35 models are distinct even without colour
@@ -25,15 +25,17 @@ class Series:
 
 
 def assign_series(boards: tuple[Board, ...]) -> Mapping[tuple[str, str], Series]:
-    """{(label, split): series}: models in colour, oracles in ink, dashed on images they have not seen."""
+    """{(label, split): series}: models in colour, oracles of data sets in ink, dashed on images they never saw."""
     found: dict[tuple[str, str], Series] = {}
     counts = {True: 0, False: 0}
-    for line in (line for board in boards for line in board.lines):
+    for board, line in ((one, line) for one in boards for line in one.lines):
         identity = (line.label, line.split)
         if identity in found:
             continue
-        index, counts[line.oracle] = counts[line.oracle], counts[line.oracle] + 1
+        # an exact model on data of its own is the ideal of nothing else on the board
+        ideal = line.oracle and board.dataset != OWN_DATA
+        index, counts[ideal] = counts[ideal], counts[ideal] + 1
         ink = "ink d1" if line.title != line.label and line.split != "train" else "ink d0"
-        style = ink if line.oracle else f"c{index % COLOURS} d{index % DASHES}"
+        style = ink if ideal else f"c{index % COLOURS} d{index % DASHES}"
         found[identity] = Series(f"s{len(found)}", style)
     return found

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchsuite.boards import Board, Line
-from benchsuite.report import words
+from benchsuite.report import losses, words
 from benchsuite.report.clocks import native_time_at
 from benchsuite.results import SCALARS, Estimate, Row, plain
 
@@ -21,7 +21,7 @@ COLUMNS = (
     *(f"oracle_gap{end}" for end in _ENDS),
     *("metric", "metric_version", "unit", "status", "stage", "reason"),
     *(f"{name}{end}" for name in SCALARS for end in _ENDS),
-    *("log_snr_50_native_time", "notes", "flags", "calibration", "consistency"),
+    *("log_snr_50_native_time", "other_thresholds", "notes", "flags", "calibration", "consistency"),
     *("n_items", "draws", "entropy", "readout_accuracy", "forward_passes"),
     *("paper", "metric_paper", "model_fingerprint", "dataset_fingerprint", "cell_id"),
 )
@@ -61,6 +61,7 @@ def _record(board: Board, line: Line, row: Row) -> dict[str, Any]:
         "unranked": line.unranked,
         "oracle": str(row.oracle).lower(),
         "log_snr_50_native_time": native_time_at(line, onset.value) if onset else None,
+        "other_thresholds": losses.thresholds_text(line, row.metric),
         "notes": "; ".join(f"{name}: {note}" for name, note in row.scalar_notes.items()),
         "flags": "; ".join(row.flags),
         "calibration": words.verdict_words(board, row.metric),

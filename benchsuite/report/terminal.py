@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchsuite.boards import Board, Line, board_notes, boards, cells_without_values, status_words
-from benchsuite.report import words
+from benchsuite.report import losses, words
 from benchsuite.results import Estimate, Row, parse_results
 
 _FIXED, _PER_ROUTE = 40, 19  #: columns that the model's own cells and one route take
@@ -32,6 +32,10 @@ def render_terminal(results: object, console: Console) -> None:
         fit = max(1, (console.width - _FIXED) // _PER_ROUTE)
         for start in range(0, len(board.routes), fit):
             console.print(_table(board, board.routes[start : start + fit]))
+        for table in losses.tables(board):
+            for first, *rest in table.rows:
+                facts = ", ".join(f"{name} {cell}" for name, cell in zip(table.head[1:], rest, strict=True))
+                console.print(_text(f"{first}: {facts}", "dim"))
         if board.checks:
             console.print(_checks(board))
         for route in board.routes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchsuite import Curve, NotApplicableError, Record
 from benchsuite.contracts import FloatArray
@@ -40,25 +40,24 @@ def channels_of(record: Record) -> list[Channel]:
     return sorted(found, key=lambda channel: channel.axis != CLOCK)
 
 
-def theory_curves(
-    record: Record, channel: Channel, quantity: str, factor: str, unit: str, floor: float, ceiling: float
-) -> list[Curve]:
-    """The curve that the model's theory expects, drawn beside the measured one; none if there is none."""
-    key = f"theory/{channel.name}/{quantity}"
-    if key not in record.arrays:
-        return []
-    name = record.meta["theory"]["name"]
-    return [
-        Curve(
-            factor=factor,
-            log_snr=record[f"theory_levels/{channel.name}"],
-            per_item=record[key][None],
-            items=(name,),
-            unit=unit,
-            floor=floor,
-            ceiling=ceiling,
-            variant=channel.called(name),
-            axis=channel.axis,
-            beside=channel.variant,
-        )
-    ]
+def expected(record: Record, channel: Channel, quantity: str) -> FloatArray | None:
+    """What the model's theory expects of a quantity (S,), at its own finer levels; None if it says nothing."""
+    return record.arrays.get(f"theory/{channel.name}/{quantity}")
+
+
+def with_theory(measured: Curve, record: Record, channel: Channel, values: FloatArray | None) -> list[Curve]:
+    """A measured curve and, if there are `values` (S,), the curve of the theory that is drawn beside it."""
+    if values is None:
+        return [measured]
+    name = record.meta["theory"]["names"][channel.name]
+    theory = replace(
+        measured,
+        log_snr=record[f"theory_levels/{channel.name}"],
+        per_item=values[None],
+        items=(name,),
+        variant=" · ".join(filter(None, [measured.variant, name])),
+        beside=measured.variant,
+        flags=(),
+        extra={},
+    )
+    return [measured, theory]

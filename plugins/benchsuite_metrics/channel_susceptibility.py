@@ -13,11 +13,12 @@ import numpy as np
 
 from benchsuite import Channels, Curve, Metric, NotApplicableError, Record
 from benchsuite.contracts import FloatArray
-from benchsuite_metrics.channel_curves import Channel, channels_of, theory_curves
+from benchsuite_metrics.channel_curves import Channel, channels_of, expected, with_theory
 from benchsuite_metrics.susceptibility import susceptibility
 
 #: the peak is the vertex of a parabola through the levels whose chi lies this far up from 1 to the maximum
 PEAK_SHARE = 0.7
+CAVEAT = ", which proves no hierarchy (unrelated templates peak too)"
 
 
 class ChannelSusceptibility(Metric):
@@ -48,21 +49,21 @@ class ChannelSusceptibility(Metric):
         for channel in found:
             levels, chi = measured[channel.name]
             extra = {"peaks": peaks, "theory": record.meta["theory"], "redraws": record.meta["redraws"]}
-            curves.append(
-                Curve(
-                    factor="",
-                    log_snr=levels,
-                    per_item=chi,
-                    items=tuple(record["items"]),
-                    unit=self.unit,
-                    floor=1.0,
-                    ceiling=float(positions),
-                    variant=channel.variant,
-                    axis=channel.axis,
-                    extra={} if channel.variant else extra,
-                )
+            at, value = peaks[channel.name]["at"], peaks[channel.name]["value"]
+            curve = Curve(
+                factor="",
+                log_snr=levels,
+                per_item=chi,
+                items=tuple(record["items"]),
+                unit=self.unit,
+                floor=1.0,
+                ceiling=float(positions),
+                variant=channel.variant,
+                axis=channel.axis,
+                flags=() if at is None else (f"peaks at {channel.axis} {at:.3f} with chi = {value:.2f}{CAVEAT}",),
+                extra={} if channel.variant else extra,
             )
-            curves += theory_curves(record, channel, "susceptibility", "", self.unit, 1.0, float(positions))
+            curves += with_theory(curve, record, channel, expected(record, channel, "susceptibility"))
         return curves
 
     def _chi(self, record: Record, channel: Channel) -> tuple[FloatArray, FloatArray]:

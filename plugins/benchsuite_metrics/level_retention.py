@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from benchsuite import Channels, Curve, Metric, Record
-from benchsuite_metrics.channel_curves import Channel, channels_of, theory_curves
+from benchsuite_metrics.channel_curves import Channel, channels_of, expected, with_theory
+
+#: a smaller lead is none: where nothing is lost both factors are kept, and rounding would decide
+NO_LEAD = 1e-6
 
 
 class LevelRetention(Metric):
@@ -43,39 +46,42 @@ class LevelRetention(Metric):
         record = records["channels"]
         found = channels_of(record)
         factors = list(record.meta["factors"])
-        extra = {"theory": record.meta["theory"], "redraws": record.meta["redraws"]}
+        redraws = {"redraws": record.meta["redraws"]}
+        theory = {"theory": record.meta["theory"]}  # said once, with the most abstract factor
         curves = []
         for channel in found:
             for factor in factors:
                 floor = 1 / record.factor_size(factor)
-                curves.append(
-                    Curve(
-                        factor=factor,
-                        log_snr=channel.levels,
-                        per_item=record[f"kept/{channel.name}/{factor}"],
-                        items=tuple(record["items"]),
-                        unit=self.unit,
-                        floor=floor,
-                        variant=channel.variant,
-                        axis=channel.axis,
-                        extra={} if channel.variant else extra,
-                    )
+                curve = Curve(
+                    factor=factor,
+                    log_snr=channel.levels,
+                    per_item=record[f"kept/{channel.name}/{factor}"],
+                    items=tuple(record["items"]),
+                    unit=self.unit,
+                    floor=floor,
+                    variant=channel.variant,
+                    axis=channel.axis,
+                    extra={} if channel.variant else redraws | (theory if factor == factors[0] else {}),
                 )
-                curves += theory_curves(record, channel, f"kept/{factor}", factor, self.unit, floor, 1.0)
+                curves += with_theory(curve, record, channel, expected(record, channel, f"kept/{factor}"))
             if len(factors) > 1:
-                curves.append(self._lead(record, channel, factors[0], factors[-1]))
+                curves += self._lead(record, channel, factors[0], factors[-1])
         return curves
 
-    def _lead(self, record: Record, channel: Channel, first: str, last: str) -> Curve:
+    def _lead(self, record: Record, channel: Channel, first: str, last: str) -> list[Curve]:
         """Retention of the first factor minus that of the last; its half-way point is 0."""
-        kept = {factor: record[f"kept/{channel.name}/{factor}"] for factor in (first, last)}
-        return Curve(
+        ahead = Curve(
             factor=first,
             log_snr=channel.levels,
-            per_item=kept[first] - kept[last],
+            per_item=record[f"kept/{channel.name}/{first}"] - record[f"kept/{channel.name}/{last}"],
             items=tuple(record["items"]),
             unit=self.unit,
             floor=-1.0,
+            ceiling=1.0 + 2 * NO_LEAD,
             variant=channel.called(f"{first} minus {last}"),
             axis=channel.axis,
+        )
+        theory = [expected(record, channel, f"kept/{factor}") for factor in (first, last)]
+        return with_theory(
+            ahead, record, channel, None if theory[0] is None or theory[1] is None else theory[0] - theory[1]
         )

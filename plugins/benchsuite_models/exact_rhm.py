@@ -200,11 +200,11 @@ class ExactRHM(ChannelModel):
         """Thresholds of the mean-field theory, without limit on L and at this one."""
         g = self.grammar
         if g.n_c != g.v:
-            return {"name": "mean field", "transition": f"mean field needs n_c = v, got {g.n_c} and {g.v}"}
+            return {"transition": f"unknown: mean field needs n_c = v, got {g.n_c} and {g.v}"}
         size = (g.v, g.m, g.s)
         at, chi = rhm_finite.susceptibility_peak(*size, g.L)
         return {
-            "name": "mean field",
+            "names": rhm_channels.THEORIES,
             "transition": rhm_theory.no_transition(*size) or "a transition as L grows",
             "epsilon_star": rhm_theory.epsilon_star(*size),
             "p_star": rhm_theory.p_star(*size),

@@ -31,6 +31,12 @@ CHANNELS = (
     NoiseChannel("masking", "masked fraction"),
     NoiseChannel("epsilon", "epsilon", random=False),
 )
+#: what mean field is called on each of them
+THEORIES = {
+    "epsilon": "mean field",
+    "masking": "mean field at equal leaf belief",
+    "gaussian": "mean field at equal leaf belief",
+}
 #: noise draws behind the mean leaf belief under Gaussian noise (standard error below 0.005)
 BELIEF_DRAWS = 4096
 

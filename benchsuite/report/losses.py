@@ -1,0 +1,90 @@
+"""What log-SNR₅₀ has no place for: thresholds on the axes of other noise channels, and what a theory expects.
+
+Plain tables that every report lays out in its own way. A *loss* is an axis from 0 (nothing lost) to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchsuite.boards import Board, Line
+from benchsuite.report import words
+from benchsuite.results import CurvePoints
+
+DIGITS = 3
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of words and numbers in text; the first column names a line of the board."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(board: Board) -> list[TextTable]:
+    """The tables that have rows."""
+    return [table for table in (_thresholds(board), _theory(board)) if table.rows]
+
+
+def thresholds_text(line: Line, route: str) -> str:
+    """The thresholds of one cell on other axes: ``masking: 0.267 masked fraction, width 0.2; …``."""
+    said = []
+    for curve in _measured(line, route):
+        width = f", width {words.estimate_text(curve.width, DIGITS)}" if curve.width else ""
+        onset = words.estimate_text(curve.onset, DIGITS)
+        said.append(f"{curve.variant}: {onset} {curve.axis}{width}")
+    return "; ".join(said)
+
+
+def _thresholds(board: Board) -> TextTable:
+    rows = []
+    for line in board.lines:
+        for route in board.routes:
+            for curve in _measured(line, route):
+                numbers = [words.estimate_text(e, DIGITS) for e in (curve.onset, curve.width)]
+                theory = _expected(line, route, curve)
+                rows.append((line.title, " · ".join([route, curve.variant]), curve.axis, *numbers, theory))
+    head = ("thresholds", "route", "axis", "half way at", "10–90 % width", "theory")
+    return TextTable("Thresholds on other noise channels", head, tuple(rows))
+
+
+def _theory(board: Board) -> TextTable:
+    """Scalar facts of the theory that rows state about their models."""
+    found = {line.title: theory for line in board.lines if (theory := _stated(line))}
+    keys = tuple(dict.fromkeys(key for theory in found.values() for key in theory))
+    rows = tuple(
+        (title, *(_said(theory[key]) if key in theory else "–" for key in keys)) for title, theory in found.items()
+    )
+    return TextTable("Theory", ("theory", *(key.replace("_", " ") for key in keys)), rows)
+
+
+def _measured(line: Line, route: str) -> list[CurvePoints]:
+    row = line.rows.get(route)
+    curves = row.curves if row and row.ok else ()
+    return [curve for curve in curves if not curve.clocked and curve.beside is None and curve.onset]
+
+
+def _expected(line: Line, route: str, curve: CurvePoints) -> str:
+    """Onset, width and name of the theory beside a curve."""
+    theory = next((other for other in line.rows[route].curves if other.beside == curve.variant), None)
+    if theory is None:
+        return "–"
+    width = f", width {words.number(theory.width.value, DIGITS)}" if theory.width else ""
+    onset = words.number(theory.onset.value, DIGITS) if theory.onset else "never"
+    return f"{onset}{width} ({theory.variant.removeprefix(curve.variant).lstrip(' ·')})"
+
+
+def _stated(line: Line) -> Mapping[str, Any]:
+    theories = (row.extra.get("theory") for row in line.rows.values() if row.ok)
+    theory = next((theory for theory in theories if isinstance(theory, dict)), {})
+    return {key: value for key, value in theory.items() if value is None or isinstance(value, str | int | float)}
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
