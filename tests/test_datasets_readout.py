@@ -64,9 +64,10 @@ def test_features_go_from_shallow_to_deep_and_belong_to_the_image(digits):
     before = images.clone()
     found = judge.features(images)
     assert [(k, tuple(v.shape)) for k, v in found.items()] == [
-        ("stage1", (7, 32 * 16)),
-        ("stage2", (7, 64 * 4)),
+        ("stage1", (7, 32, 4, 4)),
+        ("stage2", (7, 64, 2, 2)),
         ("hidden", (7, 128)),
+        ("logits", (7, 10)),
     ]
     assert torch.equal(images, before)
     alone = judge.features(images[3:4])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchsuite.contracts import Dataset, Readout, Split
@@ -243,7 +244,7 @@ def _accuracy(case: DatasetCase) -> Observation:
     return findings(wrong, f"agreement within {OFF:.0%}")
 
 
-@DATASET.add("readout-features", "hidden features are finite (B, D)")
+@DATASET.add("readout-features", "hidden features are finite, (B, C) or (B, C, …)")
 def _features(case: DatasetCase) -> Observation:
     with torch.no_grad():
         layers = case.readout.features(case.images)
@@ -252,9 +253,28 @@ def _features(case: DatasetCase) -> Observation:
     wrong = [
         f"{name} {tuple(h.shape)}"
         for name, h in layers.items()
-        if h.dim() != 2 or len(h) != len(case.images) or not bool(torch.isfinite(h).all())
+        if h.dim() < 2 or len(h) != len(case.images) or not bool(torch.isfinite(h).all())
     ]
-    return findings(wrong, f"({len(case.images)}, D) each, finite")
+    return findings(wrong, f"({len(case.images)}, C, …) each, finite")
+
+
+@DATASET.add("readout-positions", "positions are finite (B, P) or (B, P, E), their distances a metric's (P, P)")
+def _positions(case: DatasetCase) -> Observation:
+    with torch.no_grad():
+        found = case.readout.positions(case.images)
+    if found is None:
+        raise Skip("the readout has no positions")
+    wrong = []
+    if found.dim() not in (2, 3) or len(found) != len(case.images) or not bool(torch.isfinite(found).all()):
+        wrong.append(f"positions {tuple(found.shape)}")
+    distances = case.readout.position_distances()
+    if distances is not None:
+        d = np.asarray(distances)
+        if d.shape != (found.shape[1], found.shape[1]):
+            wrong.append(f"distances {d.shape}")
+        elif not (np.array_equal(d, d.T) and not d.diagonal().any() and (d >= 0).all()):
+            wrong.append("distances that are not symmetric, not 0 to oneself, or negative")
+    return findings(wrong, f"({len(case.images)}, P, …), finite, with symmetric distances")
 
 
 def _bytes(image: torch.Tensor) -> bytes:

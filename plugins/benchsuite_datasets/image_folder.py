@@ -31,7 +31,9 @@ class ImageFolder(ImageDataset):
         path: the folder.
         size: side of the images in pixels.
         color: "rgb" (3 channels) or "gray" (1).
-        readout: directory of a trained readout (``benchsuite train image-readout:…``); none ships.
+        readout: directory of a trained readout (``benchsuite train image-readout:…``), or a pretrained network,
+            see `ImageDataset`; none ships. A network of ImageNet judges ``class`` if the directories are called
+            after its classes (``n02123045`` or ``tabby cat``).
         dummy_factor: see `ImageDataset`.
     """
 

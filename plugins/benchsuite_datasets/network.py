@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 GRID = 4  # feature maps are averaged over a GRID x GRID raster, so that a shallow layer stays small
+PATCHES = 7  # places a side that changes are correlated over, as many as a large network's last map has
 SMALL = 8  # up to this side, images are worth two convolutions at full resolution
 
 
@@ -43,19 +44,36 @@ class ReadoutNet(nn.Module):
         self.register_buffer("temperature", torch.ones(len(sizes)))
 
     def forward(self, images: torch.Tensor) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-        """Images (B, C, H, W) in [-1, 1] => calibrated logits [(B, K)] per factor, features {layer: (B, D)}."""
+        """Images (B, C, H, W) in [-1, 1] => calibrated logits [(B, K)] per factor and features of every layer.
+
+        Features are {layer: (B, channels, h, w)} of the stages, averaged over the raster, and (B, D) of the rest.
+        """
         features: dict[str, torch.Tensor] = {}
         x = images
         for i, block in enumerate(self.stages, start=1):
             x = block(x)
             size = (min(x.shape[2], GRID), min(x.shape[3], GRID))
-            features[f"stage{i}"] = F.adaptive_avg_pool2d(x, size).flatten(1)
+            features[f"stage{i}"] = F.adaptive_avg_pool2d(x, size)
         x = F.relu(self.hidden(self.pool(x).flatten(1)))
         features["hidden"] = x
         x = self.dropout(x)
         temperature = self.get_buffer("temperature")
         logits = [head(x) / temperature[i] for i, head in enumerate(self.heads)]
+        features["logits"] = torch.cat(logits, dim=1)
         return logits, features
+
+    def patches(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, C, H, W) => the map (B, channels, h, w) of the deepest stage of PATCHES places a side.
+
+        The shallowest one if no stage has so many.
+        """
+        x = self.stages[0](images)
+        for block in self.stages[1:]:
+            if min(x.shape[2:]) // 2 < PATCHES:
+                break
+            x = block(x)
+        found: torch.Tensor = x
+        return found
 
 
 def stem(channels: int, out: int) -> nn.Sequential:

@@ -11,7 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from benchsuite import Factor, MissingDataError, Readout, Split, UsageError, fingerprint_state
+from benchsuite.contracts import FloatArray
 from benchsuite_datasets.base import DataError
+from benchsuite_datasets.grids import grid_distances
 from benchsuite_datasets.network import ReadoutNet
 
 SCHEMA = 1
@@ -103,9 +105,25 @@ class CnnReadout(Readout):
         return {f.name: torch.cat([p[i] for p in parts]) for i, f in enumerate(self.factors)}
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Images (B, C, H, W) => ``stage1`` … and ``hidden``: (B, D), D <= 16 times the stage's channels."""
+        """Images (B, C, H, W) => ``stage1`` … (B, channels, h, w), h, w <= 4; ``hidden`` and ``logits`` (B, D)."""
         parts = [features for _, features in self._batches(images)]
         return {layer: torch.cat([p[layer] for p in parts]) for layer in parts[0]}
+
+    @torch.no_grad()
+    def positions(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, C, H, W) => embeddings (B, P, E) on the grid of one stage, row by row, see `patches`."""
+        device = self.net.hidden.weight.device
+        grids = [
+            self.net.patches(x.to(device, torch.float32)).to(x.device) for x in self.look(images).split(BATCH)
+        ]
+        return torch.cat(grids).flatten(2).transpose(1, 2)
+
+    def position_distances(self) -> FloatArray:
+        """Euclidean distances (P, P) on that grid, in units of its mesh."""
+        blank = torch.zeros(1, *self._shape, device=self.net.hidden.weight.device)
+        with torch.no_grad():
+            rows, columns = self.net.patches(blank).shape[2:]
+        return grid_distances(rows, columns)
 
     def fingerprint(self) -> str:
         """Hex digest of the weights, temperatures included."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from benchsuite import Dataset, Factor, Readout, Split
+from benchsuite.contracts import FloatArray
 from planted import Bug
 
 SIZES = {"train": 60, "val": 20, "test": 40}
@@ -158,11 +160,22 @@ class BatchNormLeftOn(Judge):
         return super().probabilities(images - 0.5 * images.mean(dim=0))
 
 
-class FeatureMaps(Judge):
-    """Features that nobody pooled."""
+class FeaturesWithoutChannels(Judge):
+    """One number per image."""
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"maps": images}
+        return {"brightness": images.flatten(1).mean(dim=1)}
+
+
+class SkewedDistances(Judge):
+    """It is further from a pixel to the next than back."""
+
+    def positions(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)
+
+    def position_distances(self) -> FloatArray:
+        place = np.arange(16)  # of 4 x 4 pixels
+        return np.maximum(place[:, None] - place, 0).astype(float)
 
 
 def judged_by(judge: type[Readout]) -> type[Dataset]:
@@ -183,6 +196,7 @@ DATASET_BUGS: dict[str, Bug] = {
         (judged_by(Boasting), "readout-accuracy", ()),
         (judged_by(Logits), "readout-normalised", ()),
         (judged_by(BatchNormLeftOn), "readout-invariance", ()),
-        (judged_by(FeatureMaps), "readout-features", ()),
+        (judged_by(FeaturesWithoutChannels), "readout-features", ()),
+        (judged_by(SkewedDistances), "readout-positions", ()),
     ]
 }
