@@ -25,7 +25,7 @@ from benchsuite_models.training.run import train_diffusion
 from diffusers_factory import Images
 from safetensors.torch import load_file
 
-from benchsuite import BenchsuiteError, Dataset, DiffusionModel, Factor, UsageError
+from benchsuite import BenchsuiteError, Dataset, DiffusionModel, Factor, ModelLoadError, UsageError
 
 STEPS = 6
 OPTIMISATION = Optimisation(steps=STEPS, batch=8, learning_rate=1e-3, warm_up=2, checkpoint_every=2)
@@ -349,6 +349,36 @@ def test_losses_of_a_known_denoiser() -> None:
     torch.randint(len(items), (32,), generator=again)
     snr = draw_log_snr(32, noise, again).exp()
     assert loss.item() == pytest.approx(0.5 * 0.25 * snr.mean().item(), rel=1e-3)  # half the rows are told
+
+
+@pytest.mark.parametrize("family", RECIPES)
+def test_snapshots_are_the_average_at_their_step(tmp_path: Path, family: str) -> None:
+    """A snapshot after k of n steps is what interrupting there leaves as its average, and opens like the model."""
+    recipe = RECIPES[family]
+    kept = replace(recipe, optimisation=replace(recipe.optimisation, snapshots=(2, 4)))
+
+    def run(track: Callable[..., Any]) -> None:
+        train_diffusion(
+            "kept", kept, tmp_path, device="cpu", seed=0, steps=None, datasets=lambda spec: Images(), track=track
+        )
+
+    before = STEPS if family == "latent-diffusion" else 0  # those of the autoencoder
+    with pytest.raises(Interrupted):
+        run(stop_after(before + 4))
+    average = load_file(tmp_path / "checkpoint" / "unet" / "average.safetensors")
+    run(all_of)
+    assert sorted(p.name for p in (tmp_path / "steps").iterdir()) == ["2", "4"]
+    model = ADAPTERS[family](str(tmp_path), step=4)
+    model.load()
+    assert model.network is not None
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(value, average[name].half().float()), name
+    finished, early = ADAPTERS[family](str(tmp_path)), ADAPTERS[family](str(tmp_path), step=2)
+    finished.load()
+    early.load()
+    assert len({m.fingerprint() for m in (finished, model, early)}) == 3
+    with pytest.raises(ModelLoadError, match="not kept as it was after 3 training steps, only after 2, 4"):
+        ADAPTERS[family](str(tmp_path), step=3).load()
 
 
 def test_a_public_recipe_opens_its_data_set(tmp_path: Path) -> None:

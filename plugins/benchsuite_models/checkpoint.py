@@ -31,6 +31,10 @@ NETWORK_FOLDERS = ("", "unet", "transformer", "vae", "vqvae")
 _NO_PRESETS: Mapping[str, Preset] = {}
 
 
+#: Folder of the snapshots that a training run kept, by number of steps.
+STEPS = "steps"
+
+
 @dataclass(frozen=True)
 class Part:
     """One network of a checkpoint: its folder and its config.json, or the single file that is both."""

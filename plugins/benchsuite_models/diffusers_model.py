@@ -19,7 +19,7 @@ from benchsuite import (
 )
 from benchsuite_models import factor_embedding
 from benchsuite_models.card import Options, conditioning, data_range, patch_size, read_card
-from benchsuite_models.checkpoint import Part, find_part, load_network, read_scheduler, resolve
+from benchsuite_models.checkpoint import STEPS, Part, find_part, load_network, read_scheduler, resolve
 from benchsuite_models.conditioning import Conditioning
 from benchsuite_models.presets import Preset
 from benchsuite_models.process import DataRange, FloatArray, Process
@@ -44,6 +44,7 @@ class DiffusersModel(DiffusionModel):
         factor: name of the factor that the network's classes stand for, if there is no benchsuite.json.
         null_class: row of the class table that means "no class".
         data_range: range of the training data as LOW..HIGH, where the family's habit does not hold.
+        step: opens the diffusion network as it was after so many training steps, if its recipe kept it then.
     """
 
     data_habit: ClassVar[tuple[float, float]] = (-1.0, 1.0)  #: what the family's data usually span
@@ -56,8 +57,10 @@ class DiffusersModel(DiffusionModel):
         factor: str | None = None,
         null_class: int | None = None,
         data_range: str | None = None,
+        step: int | None = None,
     ) -> None:
         self.source = source
+        self.step = step
         self.revision = revision
         self.options = Options(factor, null_class, data_range)
         self._dataset: Dataset | None = None
@@ -115,7 +118,7 @@ class DiffusersModel(DiffusionModel):
         self._config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
         if self._conditions.summed:
             width = 4 * int(unet.config["block_out_channels"][0])
-            network.factor_embedding = factor_embedding.load(self.factors, width, self.root)
+            network.factor_embedding = factor_embedding.load(self.factors, width, self._weights_root)
         self._fold = self._patch() if self.space == "pixels" else 1
         self.network = self.place(network, device, dtype)
         self.taps = default_taps(self.network)
@@ -148,7 +151,21 @@ class DiffusersModel(DiffusionModel):
         return folder
 
     def _unet(self) -> Part:
-        return find_part(self.root, ("unet",), ("UNet2DModel",))
+        return find_part(self._weights_root, ("unet",), ("UNet2DModel",))
+
+    @property
+    def _weights_root(self) -> Path:
+        """Directory of the diffusion network: the checkpoint's, or that of one of its snapshots."""
+        if self.step is None:
+            return self.root
+        folder = self.root / STEPS / str(self.step)
+        if not folder.is_dir():
+            kept = sorted((p.name for p in (self.root / STEPS).glob("*")), key=lambda name: (len(name), name))
+            raise ModelLoadError(
+                f"{self.root} was not kept as it was after {self.step} training steps, "
+                + (f"only after {', '.join(kept)}" if kept else "nor after any others but the last")
+            )
+        return folder
 
     def _open_process(self, unet: Part) -> Process:
         return self.read_process(unet, *read_scheduler(self.root))

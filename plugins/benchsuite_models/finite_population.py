@@ -130,7 +130,7 @@ def _project(points: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
 
 
 def _span(points: torch.Tensor) -> torch.Tensor | None:
-    """Orthonormal basis (d, r) float64 of a span within `RESIDUAL` of all points; None if it is not much shorter."""
+    """Basis (d, r) float64, orthonormal, of a span within `RESIDUAL` of all points; None if not much shorter."""
     count, dim = points.shape
     most = min(int(SHORTER * dim), count)
     width = min(FIRST_WIDTH, most)

@@ -31,6 +31,7 @@ class LatentDiffusion(DiffusersModel):
         factor: see `DiffusersModel`.
         null_class: see `DiffusersModel`.
         scaling_factor: overrides the autoencoder's scale.
+        step: see `DiffusersModel`; the autoencoder is that of the finished model.
     """
 
     name = "latent-diffusion"
@@ -46,8 +47,9 @@ class LatentDiffusion(DiffusersModel):
         factor: str | None = None,
         null_class: int | None = None,
         scaling_factor: float | None = None,
+        step: int | None = None,
     ) -> None:
-        super().__init__(source, revision, factor, null_class)
+        super().__init__(source, revision, factor, null_class, step=step)
         if scaling_factor is not None and not 0 < scaling_factor < float("inf"):
             raise UsageError(f"scaling_factor={scaling_factor} is not a positive number")
         self.scaling_factor = scaling_factor

@@ -18,6 +18,7 @@ class Optimisation:
     clip: float = 1.0  #: largest gradient norm
     ema: float = 0.999  #: decay per step, reached by a ramp
     checkpoint_every: int = 200  #: steps
+    snapshots: tuple[int, ...] = ()  #: steps after which the model is kept as it is then
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ def fit(
     identity: dict[str, Any],
     description: str,
     track: Track,
+    keep: Callable[[int, Mapping[str, torch.Tensor]], None] = lambda step, average: None,
 ) -> list[float]:
     """Train `network` in place and leave its moving average in it.
 
@@ -43,6 +44,7 @@ def fit(
         identity: JSON-able facts that a checkpoint must share to be resumed from.
         description: of the progress bar.
         track: progress, see `benchsuite.Track`.
+        keep: given the number of steps done and the moving average at every one of `config.snapshots`.
 
     Returns:
         Training loss of every step.
@@ -74,6 +76,8 @@ def fit(
         for name, value in network.state_dict().items():
             average[name].lerp_(value, 1 - decay)
         losses.append(loss.item())
+        if step + 1 in config.snapshots:
+            keep(step + 1, average)
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
             _save(checkpoint, identity, network, average, optimiser, losses)
     network.load_state_dict(average)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from benchsuite import Dataset, Track, UsageError
 from benchsuite.torchvision_compat import ensure_torchvision_importable
 from benchsuite_models import factor_embedding
 from benchsuite_models.card import FILE
+from benchsuite_models.checkpoint import STEPS
 from benchsuite_models.conditioning import Conditioning
 from benchsuite_models.training.autoencoder import (
     build_autoencoder,
@@ -86,7 +88,6 @@ def train_diffusion(
     train, held_out = dataset.split("train"), dataset.split("val")
     items, held_out_items = train.images, held_out.images
     results: dict[str, Any] = {}
-    unet_folder = scheduler_folder = out
     patch = recipe.patch
     if recipe.autoencoder is not None:
         items, held_out_items = (
@@ -98,7 +99,6 @@ def train_diffusion(
         items, held_out_items = (
             encode(autoencoder, images, run.device) * scale for images in (items, held_out_items)
         )
-        unet_folder, scheduler_folder = out / "unet", out / "scheduler"
 
     torch.manual_seed(seed)
     process, data_range, scheduler = build_process(recipe.family, recipe.prediction)
@@ -107,6 +107,27 @@ def train_diffusion(
     network = build_unet(tuple(items.shape[1:]), conditioning, recipe.unet, fourier, patch).to(run.device)
     denoiser = Denoiser(network, process, data_range, conditioning, patch)
     batch = recipe.optimisation.batch
+    card = {
+        "factors": [{"name": f.name, "values": list(f.values)} for f in dataset.factors],
+        "null_class": conditioning.null,
+        "data_range": [data_range.low, data_range.high],
+        "patch": recipe.patch,
+        "dataset": recipe.dataset,
+        "recipe": name,
+    }
+
+    def write(model: Any, root: Path) -> None:
+        """The diffusion model, not the autoencoder, as a checkpoint in `root`."""
+        nested = recipe.autoencoder is not None
+        _save_unet(model, root / "unet" if nested else root, root, conditioning)
+        scheduler.save_pretrained(root / "scheduler" if nested else root)
+        _write_json(root / FILE, card)
+
+    def keep(step: int, average: Mapping[str, torch.Tensor]) -> None:
+        model = copy.deepcopy(network)
+        model.load_state_dict(average)
+        write(model, out / STEPS / str(step))
+
     losses = fit(
         network,
         lambda _, g: paired_loss(denoiser, items, train.labels, batch, recipe.noise, g, run.device),
@@ -116,9 +137,9 @@ def train_diffusion(
         identity=identity,
         description=f"training {name}",
         track=track,
+        keep=keep,
     )
-    _save_unet(network, unet_folder, out, conditioning)
-    scheduler.save_pretrained(scheduler_folder)
+    write(network, out)
     curve = held_out_losses(denoiser, held_out_items, held_out.labels, recipe.noise, seed, run.device)
     results |= {
         "parameters": _count(network),
@@ -128,15 +149,6 @@ def train_diffusion(
     }
     _write_losses(out / "loss.csv", losses)
     _write_rows(out / "held_out.csv", curve)
-    card = {
-        "factors": [{"name": f.name, "values": list(f.values)} for f in dataset.factors],
-        "null_class": conditioning.null,
-        "data_range": [data_range.low, data_range.high],
-        "patch": recipe.patch,
-        "dataset": recipe.dataset,
-        "recipe": name,
-    }
-    _write_json(out / FILE, card)
     record = {
         **identity,
         "results": results,
