@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -108,8 +109,10 @@ def _ddpm(dataset: str, optimisation: Optimisation) -> DiffusionRecipe:
     )
 
 
-def _score_sde(dataset: str, optimisation: Optimisation) -> DiffusionRecipe:
-    return DiffusionRecipe("score-sde", dataset, _FOLDED, _SCORE_NOISE, optimisation, patch=4)
+def _score_sde(dataset: str, optimisation: Optimisation, steps: int) -> DiffusionRecipe:
+    return DiffusionRecipe(
+        "score-sde", dataset, _FOLDED, _SCORE_NOISE, replace(optimisation, steps=steps), patch=4
+    )
 
 
 def _latent_diffusion(dataset: str, optimisation: Optimisation) -> DiffusionRecipe:
@@ -138,7 +141,7 @@ class ScoreSDEFashionMNIST(_Diffusion):
 
     name = "score-sde-fashion-mnist"
     summary = "VE score SDE on Fashion-MNIST, conditional on any subset of class and garment"
-    config = _score_sde("fashion-mnist:dummy_factor=2", _GARMENTS)
+    config = _score_sde("fashion-mnist:dummy_factor=2", _GARMENTS, steps=1000)
 
 
 class LatentDiffusionFashionMNIST(_Diffusion):
@@ -162,7 +165,7 @@ class ScoreSDEShapes(_Diffusion):
 
     name = "score-sde-shapes"
     summary = "VE score SDE on the rendered shapes, conditional on any subset of factors"
-    config = _score_sde("shapes:dummy_factor=2", _SHAPES)
+    config = _score_sde("shapes:dummy_factor=2", _SHAPES, steps=1800)
 
 
 class LatentDiffusionShapes(_Diffusion):
