@@ -70,11 +70,9 @@ class ChannelSusceptibility(Metric):
         """Levels (T,) at which something changes, and chi (N, T) there."""
         changed = record[f"changed/{channel.name}"]  # (N, all levels, R, P)
         chi = np.stack([susceptibility(changed[:, level]) for level in range(changed.shape[1])], axis=1)
-        known = np.isfinite(chi).all(axis=0)
-        if known.sum() < 2:
-            raise NotApplicableError(
-                f"no position changed at {(~known).sum()} of {len(known)} levels of {channel.name}"
-            )
+        known = np.flatnonzero(np.isfinite(chi).all(axis=0))
+        if len(known) < 2:
+            raise NotApplicableError(f"positions changed at {len(known)} levels of {channel.name}; two are needed")
         return channel.levels[known], chi[:, known]
 
 

@@ -41,7 +41,7 @@ def inversion(v: int, m: int, s: int, L: int, nodes: int = 400) -> float | None:
 
 
 def susceptibility_peak(v: int, m: int, s: int, L: int, nodes: int = 50) -> tuple[float, float]:
-    """(epsilon, chi) where most tokens change together, to 4 digits: a grid, then finer ones around its best node."""
+    """(epsilon, chi) where most tokens change together, to 4 digits: a grid, then finer ones around its best."""
     low, high = 0.0, 1.0
     while high - low > 1e-4:
         grid = np.linspace(low, high, nodes + 1)[1:]  # at epsilon = 0 nothing changes
