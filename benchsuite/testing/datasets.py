@@ -119,9 +119,9 @@ def _valid(case: DatasetCase) -> Observation:
 
 @DATASET.add("pixel-range", "pixels lie in [-1, 1] and use both signs")
 def _range(case: DatasetCase) -> Observation:
+    images = [part.images for part in case.splits.values()]
     if len(case.dataset.shape) != 3:
         raise Skip("items are vectors in coordinates of their own, not images")
-    images = [part.images for part in case.splits.values()]
     low, high = min(float(x.min()) for x in images), max(float(x.max()) for x in images)
     return Observation(
         -1 <= low < 0 < high <= 1, f"from {low:.3g} to {high:.3g}", "from below 0, at least -1, to at most 1"
