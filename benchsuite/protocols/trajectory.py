@@ -27,13 +27,15 @@ images instead would hand every path a hint of one image.
 **Filter.** A step x -> x' of the unconditional ancestral sampler is, for the head of value k, a draw from
 N(mu_k, v I) with mu_k = e^{-2h} x + (1 - e^{-2h}) D_k(x) and v = sigma'² (1 - e^{-2h}), so that
 log pi(k) changes by -‖x' - mu_k‖² / 2v (Franzese et al., arXiv:2410.03368: the Kushner–Stratonovich filter of
-a static abstraction). It starts from the prior p(k) at the noisiest level.
+a static abstraction). It starts from the prior p(k) at infinite noise: the start of a path is to the head of value
+k a draw from N(D_k, sigma²), where D_k, far out, is the mean of value k, read off noise in which the path has no
+part.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,8 +61,8 @@ from benchsuite.protocols.settings import TrajectorySettings
 from benchsuite.randomness import normal, stream_keys
 from benchsuite.samplers import reverse
 
-#: block of a path's stream that its start is drawn from, behind those of all levels
-START = level_number(50.0) + 1
+#: blocks of a path's stream that its start is drawn from, and the noise in which it has no part: behind all levels
+START, APART = level_number(50.0) + 1, level_number(50.0) + 2
 
 #: factor -> p(value), (K,)
 Priors = Mapping[str, FloatArray]
@@ -103,7 +105,7 @@ def count_passes(
     heads = sum(int((p > 0).sum()) for p in _filtered(request, priors, model, items).values())
     steps = len(plan.sigmas)
     path = 2 * steps - 1 if settings.method == "ode-heun" else steps
-    paths = settings.paths * (path + (steps - 1) * heads)
+    paths = settings.paths * (path + steps * heads)  # one for every step, that from infinite noise included
     return paths + request.errors * (len(items) + _few(train, items)) * len(plan.recorded)
 
 
@@ -198,6 +200,7 @@ class _Paths:
         for name, p in self.filtered.items():
             row = torch.from_numpy(np.asarray(p, dtype=np.float64)).log().to(start.device)
             self.log_weights[name] = row.expand(len(start), -1).clone()
+        self._begin(start)
         return reverse(
             lambda x, sigma: denoise_batched(self.model, x, sigma, None, self.batch, self.meter),
             [(0, start)],
@@ -228,6 +231,24 @@ class _Paths:
         if self.filtered and i + 1 < len(self.plan.sigmas):
             self._update(i, x, denoised)
 
+    def _begin(self, start: torch.Tensor) -> None:
+        """Add the log-likelihoods of the start."""
+        sigma = self.plan.sigmas[0]
+        apart = sigma * normal(self.keys, APART, tuple(start.shape[1:])).to(start.dtype)
+        for name, k, mean in self._heads(apart, sigma):
+            off = ((start - mean) / sigma).double().flatten(1)
+            self.log_weights[name][:, k] -= off.square().sum(dim=1) / 2
+
+    def _heads(self, x: torch.Tensor, sigma: float) -> Iterator[tuple[str, int, torch.Tensor]]:
+        """(factor, k, D_k(x)) of every value that occurs."""
+        sigmas = x.new_full((len(x),), sigma)
+        columns = [f.name for f in self.model.factors]
+        for name, p in self.filtered.items():
+            for k in np.flatnonzero(np.asarray(p) > 0):
+                labels = torch.full((len(x), len(columns)), -1, dtype=torch.int64, device=x.device)
+                labels[:, columns.index(name)] = int(k)
+                yield name, int(k), denoise_batched(self.model, x, sigmas, labels, self.batch, self.meter)
+
     def _update(self, i: int, x: torch.Tensor, denoised: torch.Tensor) -> None:
         """Add the log-likelihoods of the step that leaves level i.
 
@@ -236,15 +257,9 @@ class _Paths:
         sigma, below = self.plan.sigmas[i], self.plan.sigmas[i + 1]
         gain = math.sqrt(1 - (below / sigma) ** 2) / below  # (1 - e^{-2h}) / sqrt(v)
         z = self._noise(i, x).double().flatten(1)
-        sigmas = x.new_full((len(x),), sigma)
-        columns = [f.name for f in self.model.factors]
-        for name, p in self.filtered.items():
-            for k in np.flatnonzero(np.asarray(p) > 0):
-                labels = torch.full((len(x), len(columns)), -1, dtype=torch.int64, device=x.device)
-                labels[:, columns.index(name)] = int(k)
-                head = denoise_batched(self.model, x, sigmas, labels, self.batch, self.meter)
-                apart = gain * (denoised - head).double().flatten(1)
-                self.log_weights[name][:, k] -= (apart * (apart / 2 + z)).sum(dim=1)
+        for name, k, head in self._heads(x, sigma):
+            apart = gain * (denoised - head).double().flatten(1)
+            self.log_weights[name][:, k] -= (apart * (apart / 2 + z)).sum(dim=1)
 
     def _keep(self, name: str, value: torch.Tensor) -> None:
         self.kept.setdefault(name, []).append(value.float().cpu().numpy())

@@ -9,6 +9,7 @@ from benchsuite_metrics.fork_entropy import ForkEntropy
 from benchsuite_metrics.level_retention import LevelRetention
 from benchsuite_metrics.linear_probe import LinearProbe
 from benchsuite_metrics.mutual_information import MutualInformation
+from benchsuite_metrics.path_filter import PathFilter
 from benchsuite_metrics.sample_validity import SampleValidity
 from benchsuite_metrics.susceptibility import Susceptibility
 
@@ -21,6 +22,7 @@ def benchsuite_metrics() -> list[type[Metric]]:
         ClassRetention,
         LinearProbe,
         ForkEntropy,
+        PathFilter,
         Susceptibility,
         FeatureSimilarity,
         LevelRetention,
