@@ -59,6 +59,8 @@ def _dummy(case: MetricCase) -> Observation:
 
 @SCIENCE.add("control-shuffled", "nothing is found if labels are dealt out at random")
 def _shuffled(case: MetricCase) -> Observation:
+    if not case.metric.per_factor:
+        raise Skip("the metric is about no factor")
     curves = case.again(shuffled(case.records, 3))
     return found_nothing(published(curves).values(), case.metric.tolerance)
 

@@ -10,6 +10,7 @@ from benchsuite_metrics.level_retention import LevelRetention
 from benchsuite_metrics.linear_probe import LinearProbe
 from benchsuite_metrics.mutual_information import MutualInformation
 from benchsuite_metrics.path_filter import PathFilter
+from benchsuite_metrics.ridge_geometry.metric import RidgeGeometry
 from benchsuite_metrics.sample_validity import SampleValidity
 from benchsuite_metrics.susceptibility import Susceptibility
 
@@ -29,4 +30,5 @@ def benchsuite_metrics() -> list[type[Metric]]:
         ChannelSusceptibility,
         DenoisingLoss,
         SampleValidity,
+        RidgeGeometry,
     ]

@@ -30,17 +30,20 @@ NEGLIGIBLE = -70.0
 DIRECT = 128
 #: of block power iteration: columns beyond those asked for, and the largest number of sweeps
 OVERSAMPLING, SWEEPS = 8, 60
-#: residual of an eigenvector, relative to the largest eigenvalue, that ends it
+#: residual of an eigenvector, relative to the largest eigenvalue, that ends it if nothing else is said
 AT_REST = 1e-12
 
 
-def graded_directions(apart: Floats, log_weights: Floats, count: int) -> tuple[Floats, Floats]:
+def graded_directions(
+    apart: Floats, log_weights: Floats, count: int, at_rest: float = AT_REST
+) -> tuple[Floats, Floats]:
     """Leading eigenvectors and log-eigenvalues of the covariance of weighted points.
 
     Args:
         apart: (K, d) differences y_i - y_0 from the first point; its own row is 0.
         log_weights: (K,) logarithms of the weights, up to a common constant; the first should be the largest.
         count: how many are wanted.
+        at_rest: residual of an eigenvector, relative to the largest eigenvalue, that ends an iteration.
 
     Returns:
         basis (count, d) with orthonormal rows, eigenvalues descending, and their natural logarithms (count,).
@@ -64,7 +67,7 @@ def graded_directions(apart: Floats, log_weights: Floats, count: int) -> tuple[F
         unit = left[live] / np.where(norms[live] > 0, norms[live], 1.0)[:, None]
         rows = np.exp((levels[live] - highest) / 2)[:, None] * unit
         rows -= root[live, None] * (root[live] @ rows)
-        vectors, values = leading(rows, count - found)
+        vectors, values = leading(rows, count - found, at_rest)
         for vector, value in zip(vectors, values, strict=True):
             vector = vector - basis[:found].T @ (basis[:found] @ vector)
             size = np.linalg.norm(vector)
@@ -80,14 +83,14 @@ def graded_directions(apart: Floats, log_weights: Floats, count: int) -> tuple[F
     return basis, log_mu
 
 
-def leading(rows: Floats, count: int) -> tuple[Floats, Floats]:
+def leading(rows: Floats, count: int, at_rest: float = AT_REST) -> tuple[Floats, Floats]:
     """Eigenvectors (k, d) and eigenvalues (k,), descending, of rows^T rows: at most `count`.
 
     Only trusted ones. Always at least one, unless the rows are 0.
     """
     small = min(rows.shape)
     if small > DIRECT and count + OVERSAMPLING < DIRECT:
-        vectors, values = block_power(rows, count)
+        vectors, values = block_power(rows, count, at_rest)
     elif rows.shape[1] <= rows.shape[0]:
         values, columns = np.linalg.eigh(rows.T @ rows)
         vectors, values = columns.T[::-1], values[::-1]
@@ -101,7 +104,7 @@ def leading(rows: Floats, count: int) -> tuple[Floats, Floats]:
     return vectors[:wanted], values[:wanted]
 
 
-def block_power(rows: Floats, count: int) -> tuple[Floats, Floats]:
+def block_power(rows: Floats, count: int, at_rest: float = AT_REST) -> tuple[Floats, Floats]:
     """The same by subspace iteration with Rayleigh–Ritz: (count, d) and (count,).
 
     Stops when all eigenvectors rest, or after SWEEPS: those whose gap is too small to have been separated by
@@ -116,7 +119,7 @@ def block_power(rows: Floats, count: int) -> tuple[Floats, Floats]:
         vectors = block @ turn
         raised = rows.T @ (image @ turn)
         restless = np.linalg.norm(raised - vectors * values, axis=0)[:count]
-        if restless.max() <= AT_REST * values[0]:
+        if restless.max() <= at_rest * values[0]:
             break
         block = np.linalg.qr(raised)[0]
     return vectors[:, :count].T, values[:count]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchsuite_metrics.ridge_geometry.eigen import dense_directions, graded_directions
+from benchsuite_metrics.ridge_geometry.eigen import AT_REST, dense_directions, graded_directions
 from benchsuite_metrics.ridge_geometry.points import Array, Floats, check_dim, check_points, check_query, like
 from benchsuite_metrics.ridge_geometry.responsibilities import (
     KEEP,
@@ -34,6 +34,8 @@ MISSED = 1e-12
 DENSE = 128
 #: points of that sample
 SAMPLE = 1024
+#: how far the eigenvectors of a sampled covariance, good to a few per cent itself, are iterated
+ROUGH = 1e-4
 #: 1 - mu/h below which a Newton step is no longer trusted
 SAFE = 0.1
 #: steps of conjugate gradients, and the residual at rest
@@ -48,12 +50,13 @@ class Local:
     apart: Floats  #: (K, d) differences from the nearest point
     log_weights: Floats  #: (K,), normalised
     covariance: Floats | None = None  #: (d, d) if formed from all points
+    at_rest: float = AT_REST  #: how far eigenvectors are iterated
 
     def directions(self, count: int) -> tuple[Floats, Floats]:
         """Leading eigenvectors (count, d) and log-eigenvalues (count,) of the covariance."""
         if self.covariance is not None:
             return dense_directions(self.covariance, count)
-        return graded_directions(self.apart, self.log_weights, count)
+        return graded_directions(self.apart, self.log_weights, count, self.at_rest)
 
     def trace(self) -> float:
         """tr C."""
@@ -116,27 +119,29 @@ class Frame:
         return found
 
 
-def local_pictures(x: Floats, points: NDArray[Any], statistics: LocalStatistics) -> Iterator[Local]:
+def local_pictures(
+    x: Floats, points: NDArray[Any], statistics: LocalStatistics, missed: float = MISSED
+) -> Iterator[Local]:
     """The posterior of every query, in order.
 
-    Where the kept neighbours carry all the mass they are all that is used, with log-weights computed anew from
-    differences; elsewhere the covariance is formed of all points, or of a weighted sample of them if
-    there are more than DENSE dimensions.
+    Where the kept neighbours carry all the mass, but for `missed`, they are all that is used, with log-weights
+    computed anew from differences; elsewhere the covariance is formed of all points, or of a weighted sample of
+    them if there are more than DENSE dimensions.
     """
-    spread = np.flatnonzero(statistics.captured < 1 - MISSED)
+    spread = np.flatnonzero(statistics.captured < 1 - missed)
     dense = points.shape[1] <= DENSE
     sampled = {} if dense else _samples(x, points, statistics.sigma, spread)
     pending = iter(_covariances(x, points, statistics, spread)) if dense else iter(())
     for row, query in enumerate(x):
         apart, offset, log_weights = _neighbours(query, points, statistics.index[row], statistics.sigma)
-        if statistics.captured[row] >= 1 - MISSED:
+        if statistics.captured[row] >= 1 - missed:
             yield Local(np.exp(log_weights) @ apart - offset, apart, log_weights)
         elif dense:
             yield Local(statistics.mean[row] - query, apart, log_weights, next(pending))
         else:
             index, log_weights = sampled[row]
             apart = differences(points, index)[1]
-            yield Local(statistics.mean[row] - query, apart, log_weights)
+            yield Local(statistics.mean[row] - query, apart, log_weights, at_rest=ROUGH)
 
 
 def frame(x: Array, points: Array, sigma: float, count: int, keep: int = KEEP) -> Frame:
