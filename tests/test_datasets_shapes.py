@@ -275,3 +275,48 @@ def test_a_value_too_rare_for_any_image_is_refused():
         UsageError, match=r"with 0\.001 for value 1 of texture, none of 288 images has it; raise it"
     ):
         data.load()
+
+
+# ---------------------------------------------------------------------------------------- readout
+
+
+def test_readout_knows_every_image_and_survives_noise(shapes):
+    judge = shapes.readout()
+    assert judge.trained_on == shapes.fingerprint()
+    part = shapes.split("train")
+    clean = judge.probabilities(part.images[::20])
+    noise = torch.randn(450, *shapes.shape, generator=torch.Generator().manual_seed(3))
+    noisy = judge.probabilities(part.images[::20] + 0.1 * noise)
+    for column, factor in enumerate(shapes.factors):
+        assert judge.accuracy[factor.name] == 1
+        truth = part.labels[::20, column]
+        for p in (clean[factor.name], noisy[factor.name]):
+            assert float((p.argmax(1) == truth).double().mean()) >= 0.995
+            assert float(p.gather(1, truth[:, None]).mean()) > 0.995  # sure, and rightly so
+
+
+def test_readout_agrees_with_the_exact_posterior(shapes):
+    """Where noise makes details doubtful (small blue capsules), against brute force over all images."""
+    part, judge, sigma = shapes.split("train"), shapes.readout(), 0.2
+    chosen = (part.labels[:, 2] == 3) & (part.labels[:, 3] == 0) & (part.labels[:, 4] == 3)
+    count = int(chosen.sum())
+    assert count == 5 * 5 * 3 * 2
+    x = part.images[chosen] + sigma * torch.randn(count, *shapes.shape, generator=torch.Generator().manual_seed(4))
+    population = part.images.flatten(1)
+    fit = (x.flatten(1) @ population.T - population.square().sum(1) / 2) / sigma**2
+    posterior = fit.double().softmax(1)
+    found = judge.probabilities(x)
+    for column, factor in enumerate(shapes.factors):
+        exact = torch.zeros(count, factor.size, dtype=torch.float64)
+        exact.index_add_(1, part.labels[:, column], posterior)
+        difference = (found[factor.name] - exact).abs().sum(1) / 2
+        assert float(difference.mean()) < 0.04, factor.name
+    assert int((posterior.amax(1) < 0.99).sum()) >= 8  # some were doubtful, one in fifteen
+
+
+def test_only_the_default_images_have_a_readout_that_ships(shapes):
+    assert Shapes(dummy_factor=2).readout_path() == shapes.readout_path() is not None
+    assert Shapes(prior="texture:0.9/0.1").readout_path() == shapes.readout_path()
+    for options in ({"resolution": 64}, {"floor": 4}, {"texture": 3}):
+        assert Shapes(**options).readout_path() is None
+        assert str(Shapes(**options, readout="elsewhere").readout_path()) == "elsewhere"
