@@ -17,7 +17,7 @@ from benchsuite_models.latent_diffusion import LatentDiffusion
 from benchsuite_models.score_sde import ScoreSDE
 from diffusers_factory import Images, edit_json
 
-from benchsuite import DiffusionModel, ModelLoadError, NotApplicableError
+from benchsuite import DiffusionModel, ModelLoadError, NotApplicableError, UsageError
 
 STEPS = (0, 10, 600, 990)
 
@@ -179,7 +179,7 @@ def dit(tmp_path: Path) -> tuple[Path, torch.nn.Module, torch.nn.Module]:
 def test_dit(dit: tuple[Path, torch.nn.Module, torch.nn.Module]) -> None:
     """The first 4 of 8 output channels; row 10, behind the classes 0 … 9, is "no class"; latents times 0.18215."""
     path, transformer, vae = dit
-    model = DiT(str(path))
+    model = DiT(str(path), freq_shift=1)
     model.load()
     assert (model.space, model.shape) == ("latents", (4, 8, 8))
     assert [(f.name, f.size) for f in model.factors] == [("class", 10)]
@@ -199,6 +199,32 @@ def test_dit(dit: tuple[Path, torch.nn.Module, torch.nn.Module]) -> None:
     torch.testing.assert_close(model.encode(images), 0.18215 * vae.encode(images).latent_dist.mode())
     torch.testing.assert_close(model.decode(x[:1]), vae.decode(x[:1] / 0.18215).sample.clamp(-1, 1))
     assert model.taps == ("transformer_blocks.0", "transformer_blocks.1")
+
+
+def test_dit_embeds_time_as_it_was_trained(dit: tuple[Path, torch.nn.Module, torch.nn.Module]) -> None:
+    """256 numbers, (cos, sin) of t 10000^(-i / 128): diffusers has 127 there, and nothing complains."""
+    path, transformer, _ = dit
+    steps = torch.tensor([0.0, 10.0, 600.0, 999.0])
+    exponent = -np.log(10000) * torch.arange(128) / 128
+    angle = steps[:, None] * exponent.exp()[None]
+    expected = torch.cat([angle.cos(), angle.sin()], dim=1)
+
+    def embedded(network: torch.nn.Module) -> torch.Tensor:
+        blocks = network.get_submodule("transformer_blocks")
+        first, *others = (block.norm1.emb.time_proj(steps) for block in blocks)  # type: ignore[union-attr]
+        assert all(torch.equal(first, other) for other in others)
+        return first  # type: ignore[no-any-return]
+
+    model = DiT(str(path))
+    model.load()
+    assert model.network is not None
+    torch.testing.assert_close(embedded(model.network), expected, rtol=0, atol=1e-3)
+    assert (embedded(transformer) - expected).abs().max() > 0.5
+    other = DiT(str(path), freq_shift=1)
+    other.load()
+    assert other.fingerprint() != model.fingerprint()
+    with pytest.raises(UsageError, match="freq_shift=2 is neither 0 nor 1"):
+        DiT(str(path), freq_shift=2)
 
 
 def test_dit_under_its_present_name(dit: tuple[Path, torch.nn.Module, torch.nn.Module]) -> None:
