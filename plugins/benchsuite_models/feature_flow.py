@@ -102,17 +102,18 @@ class FeatureFlow:
         self.features = Features(
             settings, normal(p, width) / math.sqrt(width), normal(p, harmonic) / math.sqrt(harmonic), normal(p)
         )
-        start = normal(width, p) / math.sqrt(p)  # B_0
+        self.start = normal(width, p) / math.sqrt(p)  # B_0
         self.times, self.weights = time_grid(settings)
-        gram, cross = start.new_zeros(p, p), start.new_zeros(width, p)
+        self.gram = self.start.new_zeros(p, p)  # U
+        self.cross = self.start.new_zeros(width, p)  # V
         for noisy in self._noisy(settings.draws, generator):
             features = self.features(noisy.x, noisy.t)
             weighted = features * (noisy.weight / p)[:, None]
-            gram += weighted.T @ features
-            cross += noisy.clean.T @ weighted
-        values, self._axes = torch.linalg.eigh(gram)
+            self.gram += weighted.T @ features
+            self.cross += noisy.clean.T @ weighted
+        values, self._axes = torch.linalg.eigh(self.gram)
         self._values = values.clamp_min(0)
-        self._cross, self._start = cross @ self._axes, start @ self._axes
+        self._cross, self._start = self.cross @ self._axes, self.start @ self._axes
 
     def rows(self, tau: float) -> torch.Tensor:
         """B(tau): (d, p), for tau >= 0 or inf."""

@@ -61,7 +61,7 @@ class RandomFeatures(DiffusionModel):
         features: int = 500,
         weight: str = "1/h",
         frequencies: int = 128,
-        horizon: float = 10.0,
+        horizon: float = 40.0,
         draws: int = 128,
         dim: int = 1,
         seed: int = 0,
