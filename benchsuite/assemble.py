@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from benchsuite import consistency
+from benchsuite import consistency, route_agreement
 from benchsuite.calibration_files import known_sampler_bias, known_verdicts
 from benchsuite.contracts import Curve, FloatArray, Metric
+from benchsuite.emergence import emergence
 from benchsuite.plan import Plan
 from benchsuite.results import SCHEMA_VERSION
 from benchsuite.runner import Fault, Outcome
@@ -34,18 +35,22 @@ def assemble(
                     summaries[_cell(outcome, curve.factor, name)] = (curve, _summary(plan, curve))
     gaps: dict[Cell, Estimate] = {}
     verdicts = known_verdicts(plan.metrics, *folders)
-    rows = []
+    rows, checks = [], []
     for outcome in outcomes:
+        flags, found = _consistency(plan, outcome, summaries)
+        checks += found
         for metric in plan.metrics_of(outcome.unit):
             for factor in _factors(outcome, metric):
-                rows.append(_row(plan, outcome, metric, factor, summaries, gaps, folders))
+                row = _row(plan, outcome, metric, factor, summaries, gaps, folders)
+                rows.append(row | {"flags": [*row["flags"], *flags.get((metric.name, factor), ())]})
     return {
         "schema_version": SCHEMA_VERSION,
         "provenance": provenance,
         "settings": _plain(plan.settings),
         "rows": rows,
         "ranking": _ranking(plan, outcomes, gaps, verdicts),
-        "consistency": [entry for outcome in outcomes for entry in _consistency(plan, outcome)],
+        "emergence": [entry for outcome in outcomes for entry in _emergence(plan, outcome, summaries)],
+        "consistency": checks,
         "calibration": {metric.name: verdicts.get(metric.name) for metric in plan.metrics},
     }
 
@@ -158,23 +163,71 @@ def _curve(plan: Plan, outcome: Outcome, curve: Curve, summary: Summary | None, 
     }
 
 
-def _consistency(plan: Plan, outcome: Outcome) -> list[dict[str, Any]]:
-    """How far the identities between metrics are missed, see `benchsuite.consistency`."""
+def _consistency(
+    plan: Plan, outcome: Outcome, summaries: dict[Cell, tuple[Curve, Summary]]
+) -> tuple[dict[tuple[str, str], list[str]], list[dict[str, Any]]]:
+    """What the metrics say about each other: flags by (metric, factor), and one entry per check.
+
+    See `benchsuite.consistency` for the identities and `benchsuite.route_agreement` for the flags.
+    """
     unit = outcome.unit
     curves = {
-        (metric, curve.variant, curve.factor): (curve, _summary(plan, curve))
+        (metric, curve.variant, curve.factor): summaries[_cell(outcome, curve.factor, metric)]
+        if not curve.variant
+        else (curve, _summary(plan, curve))
         for metric, found in outcome.curves.items()
         for curve in found
         if curve.variant in ("", "agreement", "one-shot")
     }
+    ideal = {
+        (metric, "", factor): oracle
+        for metric, variant, factor in curves
+        if not variant and (oracle := _reference(outcome, factor, metric, summaries)) is not None
+    }
+    bounds = [metric.name for metric in plan.metrics if metric.lower_bound]
+    agreements = route_agreement.agreements(curves, outcome.entropy, bounds, ideal)
+    flags: dict[tuple[str, str], list[str]] = {}
+    for agreement in agreements:
+        for metric, said in agreement.flags.items():
+            flags.setdefault((metric, agreement.check.factor), []).extend(said)
     entries = []
-    for check in consistency.check(curves, outcome.entropy):
+    for check in [*consistency.check(curves, outcome.entropy), *(agreement.check for agreement in agreements)]:
         estimate = _estimate(check.deviation)
         assert estimate is not None
         entries.append(
             {"label": unit.label, "dataset": outcome.dataset, "split": unit.split, "factor": check.factor}
             | {"check": check.name, "unit": check.unit, **estimate}
-            | {"worst": check.worst, "at_log_snr": check.at_log_snr}
+            | {"worst": check.worst, "at_log_snr": check.at_log_snr, "failed": list(check.failed)}
+        )
+    return flags, entries
+
+
+def _emergence(plan: Plan, outcome: Outcome, summaries: dict[Cell, tuple[Curve, Summary]]) -> list[dict[str, Any]]:
+    """The order of the factors by every route, where there are several, against that of the oracle."""
+    unit = outcome.unit
+    entries: list[dict[str, Any]] = []
+    for metric in plan.metrics_of(unit):
+        cells = {factor.name: _cell(outcome, factor.name, metric.name) for factor in outcome.factors}
+        onsets = {name: summaries[cell][1].log_snr_50 for name, cell in cells.items() if cell in summaries}
+        if not metric.onset or len(onsets) < 2:
+            continue
+        theirs = {name: _reference(outcome, name, metric.name, summaries) for name in onsets}
+        known = {name: oracle[1].log_snr_50 for name, oracle in theirs.items() if oracle is not None}
+        found = emergence(onsets, known or None, unit.reference or "")
+        order = [
+            {"factor": place.factor, "tied": place.tied, "log_snr_50": place.log_snr_50.value}
+            | _ends(place.log_snr_50)
+            for place in found.order
+        ]
+        entries.append(
+            {
+                **{"label": unit.label, "dataset": outcome.dataset, "split": unit.split, "metric": metric.name},
+                "order": order,
+                "tau": _estimate(found.tau) if found.tau else None,
+                "compared": found.compared,
+                "reference": unit.reference if known else None,
+                "left_out": dict(found.left_out),
+            }
         )
     return entries
 
@@ -246,8 +299,12 @@ def _summary(plan: Plan, curve: Curve) -> Summary:
 def _estimate(estimate: Estimate) -> dict[str, float | None] | None:
     if estimate.value is None:
         return None
+    return {"value": estimate.value, **_ends(estimate)}
+
+
+def _ends(estimate: Estimate) -> dict[str, float | None]:
     low, high = estimate.interval() or (None, None)
-    return {"value": estimate.value, "low": low, "high": high}
+    return {"low": low, "high": high}
 
 
 def _numbers(values: FloatArray) -> list[float | None]:

@@ -18,7 +18,9 @@ from benchsuite.errors import UsageError
 from benchsuite.json_reading import JsonObject
 from benchsuite.json_reading import plain as plain
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: Versions that are read. 1 knew no orders of emergence and no routes that fail; else it is the same.
+READABLE_VERSIONS = (1, 2)
 FILE_NAME = "leaderboard.json"
 STATUSES = ("ok", "not_applicable", "not_installed", "failed", "oom", "timeout")
 SCALARS = ("log_snr_50", "width", "gap", "area")
@@ -37,8 +39,8 @@ class Estimate:
 class CurvePoints:
     """A curve over log-SNR; `variant` "" is the published one, a name marks a diagnostic beside it.
 
-    A diagnostic may have another `axis`: a loss from 0 (nothing) to 1 (everything lost), on which ``log_snr`` holds
-    its levels, and `onset` and `width` are what log_snr_50 and width are on the clock.
+    A diagnostic may have another `axis`: a loss from 0 (nothing) to 1 (everything lost), on which ``log_snr``
+    holds its levels, and `onset` and `width` are what log_snr_50 and width are on the clock.
     """
 
     variant: str
@@ -95,7 +97,7 @@ class Row:
     n_items: int | None
     draws: int | None
     entropy: float | None  #: H(factor), nats
-    scalars: Mapping[str, Estimate | None]  #: has every name in SCALARS
+    scalars: Mapping[str, Estimate | None]  #: has every name in SCALARS, and what else the row states
     scalar_notes: Mapping[str, str]
     flags: tuple[str, ...]
     curves: tuple[CurvePoints, ...]
@@ -139,6 +141,31 @@ class Check:
     check: str  #: the identity, in words
     unit: str
     deviation: Estimate
+    failed: tuple[str, ...] = ()  #: metrics that fail a check which has a limit
+
+
+@dataclass(frozen=True)
+class Place:
+    """A factor in an order of emergence; `tied` = it cannot be told apart from the one before it."""
+
+    factor: str
+    log_snr_50: Estimate
+    tied: bool
+
+
+@dataclass(frozen=True)
+class Emergence:
+    """The order in which a model fixes the factors of a data set by one route, the earliest first."""
+
+    label: str
+    dataset: str
+    split: str
+    metric: str
+    order: tuple[Place, ...]
+    tau: Estimate | None  #: Kendall's tau-b with the order of `reference`, in [-1, 1]
+    compared: int | None  #: number of factors that tau is taken over
+    reference: str | None  #: label of the oracle it is compared to
+    left_out: Mapping[str, str]  #: factors without an onset here or there, and why
 
 
 @dataclass(frozen=True)
@@ -161,6 +188,7 @@ class Results:
     settings: Mapping[str, Any]
     rows: tuple[Row, ...]
     ranking: tuple[Rank, ...]
+    emergence: tuple[Emergence, ...]
     consistency: tuple[Check, ...]
     calibration: Mapping[str, Verdict | None]  #: by metric; None = never calibrated, absent = not stated
 
@@ -196,10 +224,11 @@ def parse_results(document: Any, where: str = "results") -> Results:
     if "schema_version" not in top.value or "rows" not in top.value:
         raise UsageError(f"{where} is not a benchsuite results document: it has no schema_version and rows")
     version = top.value["schema_version"]
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         writer = (top.value.get("provenance") or {}).get("benchsuite", "unknown")
         raise UsageError(
-            f"{where} has schema version {version!r}, this benchsuite reads {SCHEMA_VERSION}; "
+            f"{where} has schema version {version!r}, this benchsuite reads {READABLE_VERSIONS[0]} to "
+            f"{READABLE_VERSIONS[-1]}; "
             f"read it with the release that wrote it ({writer})"
         )
     rows = tuple(_row(item) for item in top.items("rows"))
@@ -214,10 +243,11 @@ def parse_results(document: Any, where: str = "results") -> Results:
     for index, entry in enumerate(ranking):
         if (entry.label, entry.dataset) not in known:
             raise UsageError(f"{where}.ranking[{index}] ranks {entry.label!r}, which has no row")
+    orders = tuple(_emergence(item) for item in top.items("emergence"))
     checks = tuple(check for item in top.items("consistency") if (check := _check(item)))
     verdicts = JsonObject(top.mapping("calibration"), f"{where}.calibration")
     calibration = {name: _verdict(verdicts, name) for name in verdicts.value}
-    return Results(top.mapping("provenance"), top.mapping("settings"), rows, ranking, checks, calibration)
+    return Results(top.mapping("provenance"), top.mapping("settings"), rows, ranking, orders, checks, calibration)
 
 
 # ------------------------------------------------------------------------------------------- reading
@@ -253,7 +283,7 @@ def _row(row: JsonObject) -> Row:
         n_items=row.count("n_items"),
         draws=row.count("draws"),
         entropy=row.number("entropy"),
-        scalars={name: _scalar(scalars, name) for name in SCALARS},
+        scalars={name: _scalar(scalars, name) for name in dict.fromkeys([*SCALARS, *scalars.value])},
         scalar_notes={name: notes.text(name) for name in notes.value},
         flags=row.texts("flags"),
         curves=tuple(_curve(item) for item in row.items("curves")),
@@ -329,7 +359,30 @@ def _check(entry: JsonObject) -> Check | None:
         check=entry.text("check"),
         unit=entry.text("unit", ""),
         deviation=deviation,
+        failed=entry.texts("failed"),
     )
+
+
+def _emergence(entry: JsonObject) -> Emergence:
+    left_out = JsonObject(entry.mapping("left_out"), f"{entry.where}.left_out")
+    return Emergence(
+        label=entry.text("label"),
+        dataset=entry.text("dataset"),
+        split=entry.text("split"),
+        metric=entry.text("metric"),
+        order=tuple(_place(item) for item in entry.items("order")),
+        tau=_scalar(entry, "tau"),
+        compared=entry.count("compared"),
+        reference=entry.text("reference", "") or None,
+        left_out={name: left_out.text(name) for name in left_out.value},
+    )
+
+
+def _place(item: JsonObject) -> Place:
+    onset = _estimate(item, "log_snr_50")
+    if onset is None:
+        raise UsageError(f"{item.where} must have a log_snr_50; a factor without one belongs to left_out")
+    return Place(item.text("factor"), onset, item.flag("tied"))
 
 
 def _verdict(verdicts: JsonObject, metric: str) -> Verdict | None:

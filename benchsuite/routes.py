@@ -7,10 +7,6 @@ import math
 from benchsuite.contracts import Curve
 from benchsuite.results import CurvePoints
 
-#: diagnostics that are routes of their own: entropy of the filter along a path, by the model's conditional heads
-ROUTE_VARIANTS = ("filter-entropy",)
-
-
 #: what says about its values how they are to be read
 Ranged = Curve | CurvePoints
 
@@ -19,11 +15,9 @@ def reads_information(curve: Ranged, entropy: float | None) -> bool:
     """Whether a curve estimates I(factor; x): in nats on the log-SNR clock, between 0 and H = `entropy`.
 
     A curve that rises from 0 to H is information as it stands; one that falls from H to 0 (the entropy left) is
-    H minus it. Of a metric's diagnostics only those in `ROUTE_VARIANTS` are routes of their own.
+    H minus it. A metric's diagnostics are no routes of their own.
     """
-    if not entropy or curve.unit != "nats" or curve.axis != "log_snr":
-        return False
-    if curve.variant and curve.variant not in ROUTE_VARIANTS:
+    if not entropy or curve.variant or curve.unit != "nats" or curve.axis != "log_snr":
         return False
     low, high = sorted((curve.floor, curve.ceiling))
     return abs(low) <= 0.02 * entropy and math.isclose(high, entropy, rel_tol=0.02)
@@ -36,5 +30,4 @@ def falls(curve: Ranged) -> bool:
 
 def route_name(metric: str, curve: Ranged) -> str:
     """What a route is called when it is read as information: "mutual-information", "H − fork-entropy"."""
-    name = f"{metric} {curve.variant}" if curve.variant else metric
-    return f"H − {name}" if falls(curve) else name
+    return f"H − {metric}" if falls(curve) else metric

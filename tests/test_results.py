@@ -89,8 +89,8 @@ def test_a_bad_curve_is_named(change, message):
 
 
 def test_another_schema_version_names_the_release_that_wrote_it():
-    newer = document() | {"schema_version": 2, "provenance": {"benchsuite": "9.1"}}
-    with pytest.raises(UsageError, match=r"schema version 2, this benchsuite reads 1; .*wrote it \(9\.1\)"):
+    newer = document() | {"schema_version": 3, "provenance": {"benchsuite": "9.1"}}
+    with pytest.raises(UsageError, match=r"schema version 3, this benchsuite reads 1 to 2; .*wrote it \(9\.1\)"):
         parse_results(newer)
 
 

@@ -127,15 +127,15 @@ def test_retention_is_compared_with_fork_agreement_on_the_scale_of_its_floor():
     assert found.check.unit == "of range"
 
 
-def test_diagnostics_are_no_routes_except_the_filters_entropy():
+def test_any_metric_in_nats_from_0_to_h_is_a_route_and_diagnostics_are_none():
     curves = routes(ideal)
     curves[MI, "plug-in", "hue"] = measured(2 * H * ideal(FINE), FINE, variant="plug-in")
+    curves["loss", "", "hue"] = measured(5 - ideal(FINE), FINE, 5.0, 4.0)
+    curves["accuracy", "", "hue"] = measured(ideal(FINE), FINE, 0.25, 1.0, "probability")
     assert not agreements(curves, {"hue": H}, [PROBE], {})
-    left = H * (1 - bump(0.3)(FINE))
-    curves[MI, "filter-entropy", "hue"] = measured(left, FINE, H, 0.0, variant="filter-entropy")
+    curves["third-party", "", "hue"] = measured(H * bump(0.3)(FINE), FINE)
     (found,) = agreements(curves, {"hue": H}, [PROBE], TRUTH)
-    (said,) = found.flags[MI]
-    assert said == "filter-entropy disagrees with mutual-information: 0.30 H above it at log-SNR 1.0"
+    assert found.flags == {"third-party": ("disagrees with mutual-information: 0.30 H above it at log-SNR 1.0",)}
 
 
 def test_no_common_level_no_factor_no_verdict():
