@@ -31,6 +31,8 @@ from benchsuite_metrics.ridge_geometry.paths import PathGeometry, along_paths
 from benchsuite_metrics.ridge_geometry.points import Floats
 from benchsuite_metrics.ridge_geometry.responsibilities import KEEP
 
+#: ridge dimensions unless others are asked for
+DIMS = "1,2,4,8"
 #: share of sample coordinates outside the range of the training set, widened by a quarter, that is flagged
 ASTRAY = 0.05
 
@@ -83,7 +85,7 @@ class RidgeGeometry(Metric):
     tolerance = 0.05
 
     def __init__(
-        self, dims: str = "1,2,4,8", dim: int | None = None, radius: float | None = None, keep: int = KEEP
+        self, dims: str = DIMS, dim: int | None = None, radius: float | None = None, keep: int = KEEP
     ) -> None:
         try:
             wanted = {int(part) for part in str(dims).split(",")} | ({dim} if dim is not None else set())
@@ -133,7 +135,7 @@ class RidgeGeometry(Metric):
         dims = tuple(dim for dim in self._wanted if dim <= most)
         if not dims:
             raise NotApplicableError(f"no ridge of dimension {', '.join(map(str, self._wanted))}: {reason}")
-        others = [str(dim) for dim in self._wanted if dim > most]
+        others = [str(dim) for dim in self._wanted if dim > most and self.dims != DIMS]  # of those asked for
         return dims, ((f"dimensions {', '.join(others)} left out: {reason}",) if others else ())
 
     def _scalars(
@@ -154,6 +156,7 @@ class RidgeGeometry(Metric):
         first, second = nearest_two(final, points)
         return {
             "dim": dim,
+            "dims": list(geometry.dims),
             "dim_chosen": self.dim is None,
             "training_points": len(points),
             "unresolved_states": int((~resolved).sum()),
@@ -163,7 +166,7 @@ class RidgeGeometry(Metric):
             "slope_log_snr": float(log_snr[level]),
             **scalars.alignment(geometry, chosen, level, resampled),
             **scalars.reach(published.per_item.mean(axis=0), np.asarray(published.log_snr)),
-            "speciation_log_snr": scalars.speciation(geometry, log_snr, resampled),
+            "speciation_log_snr": scalars.speciation(points, log_snr, self.keep),
             "late_log_snr": None if late is None else float(log_snr[late]),
             "late_error_ratio": None if late is None else _late_ratio(geometry, chosen, late),
             "memorised": scalars.fraction(is_memorised(first, second), resampled),
@@ -271,11 +274,12 @@ def _ratio(top: Floats, bottom: Floats, mask: Mask) -> Floats:
 def _late_ratio(geometry: PathGeometry, which: int, level: int) -> float | None:
     """Tangent over normal mean-square error per dimension at one level."""
     dim = geometry.dims[which]
-    use = geometry.resolved(dim)[:, level]
-    if not use.any():
+    use = geometry.resolved(dim)[:, level : level + 1]
+    normal = geometry.normal[which, :, level : level + 1] / (geometry.width - dim)
+    if not _is_error(normal, use, geometry.sigma[level : level + 1])[0]:
         return None
-    normal = geometry.normal[which, use, level].mean() / (geometry.width - dim)
-    return float(geometry.tangent[which, use, level].mean() / dim / normal) if normal > 0 else None
+    tangent = geometry.tangent[which, :, level : level + 1] / dim
+    return float(tangent[use].mean() / normal[use].mean())
 
 
 def _training_points(population: Record, record: Record) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchsuite_metrics.ridge_geometry.influence import Mask
+from benchsuite_metrics.ridge_geometry.local import local_pictures
 from benchsuite_metrics.ridge_geometry.paths import PathGeometry
 from benchsuite_metrics.ridge_geometry.points import Floats
+from benchsuite_metrics.ridge_geometry.responsibilities import stream
 
 REPLICATES = 1000
 #: rho_perp below which the ridge counts as reached
@@ -31,7 +34,7 @@ def weights(paths: int, seed: int) -> Floats:
 
 def fraction(members: Mask, resampled: Floats) -> Number:
     """Share of the paths that are `members`, (P,)."""
-    return _number(float(members.mean()), resampled @ members)
+    return _number(float(members.mean()), (resampled @ members).clip(0.0, 1.0))
 
 
 def alignment(geometry: PathGeometry, which: int, level: int, resampled: Floats) -> dict[str, Any]:
@@ -60,15 +63,24 @@ def alignment(geometry: PathGeometry, which: int, level: int, resampled: Floats)
     }
 
 
-def speciation(geometry: PathGeometry, log_snr: Floats, resampled: Floats) -> Number:
-    """The lowest log_snr at which the mean of mu_1 / h over paths rises through 1; None if it does not.
+def speciation(points: NDArray[Any], log_snr: Floats, keep: int) -> float | None:
+    """The lowest log_snr at which mu_1 / h at the centre of the training points (N, d) rises through 1.
 
-    Where mu_1 = h the density stops being concave in its softest direction: two groups of points part.
+    The smoothed density stops being concave there: two groups of points part. For N(±R e_1, s² I) that is
+    h = R² - s². Interpolated in logarithms; None if it happens at none of the levels.
     """
-    softness = np.exp(geometry.log_mu[..., 0])
-    crossings = _first_rise(resampled @ softness, log_snr)
-    found = _first_rise(softness.mean(axis=0)[None], log_snr)[0]
-    return _number(float(found), crossings) if np.isfinite(found) else None
+    centre = points.mean(axis=0, dtype=np.float64)[None]
+    softness = []
+    for level in log_snr:
+        sigma = float(np.exp(-level / 2))
+        (local,) = local_pictures(centre, points, stream(centre, points, sigma, keep))
+        softness.append(float(local.directions(1)[1][0]) + level)
+    rising = [i for i in range(len(softness) - 1) if softness[i] < 0 <= softness[i + 1]]
+    if not rising:
+        return None
+    low, high = softness[rising[0]], softness[rising[0] + 1]
+    start, stop = float(log_snr[rising[0]]), float(log_snr[rising[0] + 1])
+    return float(start - low / (high - low) * (stop - start))
 
 
 def reach(rho: Floats, log_snr: Floats) -> dict[str, float | None]:
@@ -111,14 +123,3 @@ def _number(value: float, replicates: Floats) -> dict[str, float]:
     finite = replicates[np.isfinite(replicates)]
     low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (value, value)
     return {"value": value, "low": min(float(low), value), "high": max(float(high), value)}
-
-
-def _first_rise(curves: Floats, log_snr: Floats) -> Floats:
-    """The lowest log_snr at which each curve (R, T) rises through 1, (R,); NaN if none does."""
-    rising = (curves[:, :-1] < 1) & (curves[:, 1:] >= 1)
-    at = rising.argmax(axis=1)
-    rows = np.arange(len(curves))
-    before, after = curves[rows, at], curves[rows, at + 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        level = log_snr[at] + (1 - before) / (after - before) * (log_snr[at + 1] - log_snr[at])
-    return np.where(rising.any(axis=1), level, np.nan)
