@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,16 @@ class Bench:
         items = encoded(unit.split, chosen)
         return cls(model, dataset, unit, settings, device, items, probe, readout, entropy, exact)
 
+    @cached_property
+    def training(self) -> Items:
+        """Items of the training split, whatever a probe learns from: their moments are those of a path's start."""
+        part = self.dataset.split("train")
+        index = _order(part.ids, self.settings.seed)[: self.settings.probe_items]
+        images = part.images[torch.as_tensor(index, dtype=torch.int64)].to(self.device)
+        x = torch.cat([self.model.encode(images[s]) for s in chunks(len(images), self.settings.batch)])
+        labels = part.labels[index].to(self.device)
+        return Items(x, labels, tuple(part.ids[i] for i in index), self.dataset.factors)
+
     def can(self, need: ProtocolOptions) -> bool:
         """Whether model and data set offer what the protocol needs."""
         return not self.lacks(need)
@@ -129,7 +140,7 @@ class Bench:
                 return fork.count_passes(self.settings.fork, items, reach)
             case Trajectory():
                 return trajectory.count_passes(
-                    self.settings.trajectory, need, self._priors(), self.model, self.items, self.probe["train"]
+                    self.settings.trajectory, need, self._priors(), self.model, self.items, self.training
                 )
             case Population():
                 return 0
@@ -201,7 +212,7 @@ class Bench:
             return trajectory.trajectory(
                 self.model,
                 self.items,
-                self.probe["train"],
+                self.training,
                 self.readout,
                 self._priors(),
                 need,
@@ -222,8 +233,8 @@ class Bench:
         sections = {"noise_sweep": "sweep", "u_turn": "u_turn", "fork": "fork", "trajectory": "trajectory"}
         section = getattr(self.settings, sections.get(need.protocol, need.protocol))
         judged = self.readout is not None and not isinstance(need, NoiseSweep | LabelFilter)
-        # training items: those of probes, and those that paths take the moments of their start from
-        tapped = (isinstance(need, NoiseSweep) and need.taps) or isinstance(need, Trajectory)
+        tapped = isinstance(need, NoiseSweep) and need.taps
+        started = isinstance(need, Trajectory)
         used = self.settings.fork.items if isinstance(need, Fork) else len(self.items)
         used = 0 if isinstance(need, Channels) else used  # they are sent items of their own
         return {
@@ -239,6 +250,7 @@ class Bench:
             "readout": self.readout.fingerprint() if judged and self.readout else None,
             "items": list(self.items.ids[:used]),
             "probe": {role: list(group.ids) for role, group in self.probe.items() if tapped},
+            "training": list(self.training.ids) if started else [],
         }
 
     def _population_origin(self) -> dict[str, Any]:

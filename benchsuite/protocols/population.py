@@ -24,7 +24,7 @@ from benchsuite.contracts import Dataset, DiffusionModel, Record, Split
 from benchsuite.errors import BenchsuiteError, NotApplicableError
 from benchsuite.protocols.common import chunks
 
-#: images lie in [-1, 1]; beyond this they are in another range
+#: images (C, H, W) lie in [-1, 1]; beyond this they are in another range
 RANGE = 1.01
 
 
@@ -42,7 +42,7 @@ def population(model: DiffusionModel, dataset: Dataset, *, batch: int, device: s
 
     Raises:
         NotApplicableError: the training items are unknown, or of another data set.
-        BenchsuiteError: they are not of the model's shape, not finite, or not in [-1, 1].
+        BenchsuiteError: they are not of the model's shape, not finite, or images not in [-1, 1].
     """
     part = model.training_points()
     if part is None:
@@ -78,7 +78,7 @@ def _encoded(model: DiffusionModel, part: Split, batch: int, device: str) -> Spl
     if not len(part):
         raise NotApplicableError(f"the training split of {model.name} is empty")
     low, high = float(part.images.min()), float(part.images.max())
-    if low < -RANGE or high > RANGE:
+    if part.images.dim() == 4 and (low < -RANGE or high > RANGE):
         raise BenchsuiteError(f"training images must lie in [-1, 1], found {low:g} to {high:g}")
     if model.space == "pixels":
         return part
