@@ -55,7 +55,7 @@ class Shapes(ImageDataset):
         dummy_factor: if K >= 2, append a factor ``dummy`` with K values. Every image then occurs with each of
             them, so that in the population it is exactly independent of the image.
         readout: directory of a trained readout. One ships for the default resolution and levels; make others with
-            ``benchsuite train image-readout:shapes;resolution=64,shift=0``.
+            ``benchsuite train image-readout:shapes:resolution=64,shift=0``.
 
     Raises:
         UsageError: a resolution below 16, a factor with fewer than 2 values or more than there are, an
