@@ -29,7 +29,7 @@ class SweepSettings:
 
 @dataclass(frozen=True)
 class FilterSettings:
-    """The filter of a label along its item's way down; everything its numbers depend on besides model and items."""
+    """The filter of a label on its item's way down; everything its numbers depend on besides model and items."""
 
     low: float = -8.0  #: log_snr of the noisiest level, where the filter starts from the prior
     high: float = 9.0  #: log_snr of the cleanest level
@@ -97,12 +97,17 @@ class ForkSettings(ReturnSettings):
     steps_per_level: int = 4
     k: int = 16  #: continuations per item and level
     items: int = 64  #: items that are forked, at most
+    paths_from: float = -8.0  #: log_snr where own paths begin, or the noisiest level that the model accepts
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.k < 2:
             raise UsageError(f"ForkSettings.k must be at least 2, got {self.k}")
         _check_positive("ForkSettings", "items", self.items)
+        if not -50 < self.paths_from <= self.low:
+            raise UsageError(
+                f"ForkSettings.paths_from {self.paths_from} must not lie above its low {self.low}, nor below -50"
+            )
 
 
 @dataclass(frozen=True)
