@@ -81,6 +81,7 @@ def _row(
         "metric_version": metric.version,
         "metric_paper": metric.paper,
         "unit": metric.unit,
+        "lower_bound": metric.lower_bound,
         "factor": factor,
         "n_items": None,
         "draws": None,

@@ -106,6 +106,7 @@ class Row:
     model_fingerprint: str
     dataset_fingerprint: str
     extra: Mapping[str, Any]
+    lower_bound: bool = False  #: the curve is at most what the other routes lead to
 
     @property
     def ok(self) -> bool:
@@ -292,6 +293,7 @@ def _row(row: JsonObject) -> Row:
         model_fingerprint=row.text("model_fingerprint", ""),
         dataset_fingerprint=row.text("dataset_fingerprint", ""),
         extra=row.mapping("extra"),
+        lower_bound=row.flag("lower_bound") if "lower_bound" in row.value else False,
     )
 
 
