@@ -137,7 +137,7 @@ class Bench:
                 values = sum(int((p > 0).sum()) for p in chosen)
                 return label_filter.count_passes(self.settings.label_filter, items, values, reach)
             case Fork():
-                return fork.count_passes(self.settings.fork, items, reach)
+                return fork.count_passes(self.settings.fork, items, reach, need)
             case Trajectory():
                 return trajectory.count_passes(
                     self.settings.trajectory, need, self._priors(), self.model, self.items, self.training
@@ -224,7 +224,16 @@ class Bench:
             return u_turn.u_turn(
                 self.model, self.items, self.readout, self.settings.u_turn, request=need, blocks=blocks, **common
             )
-        return fork.fork(self.model, self.items, self.readout, self.settings.fork, **common)
+        assert isinstance(need, Fork)
+        return fork.fork(
+            self.model,
+            self.items,
+            self.readout,
+            self.settings.fork,
+            request=need,
+            train=self.training,
+            **common,
+        )
 
     def origin(self, need: ProtocolOptions) -> dict[str, Any]:
         """Everything the record of `need` depends on."""
@@ -234,7 +243,7 @@ class Bench:
         section = getattr(self.settings, sections.get(need.protocol, need.protocol))
         judged = self.readout is not None and not isinstance(need, NoiseSweep | LabelFilter)
         tapped = isinstance(need, NoiseSweep) and need.taps
-        started = isinstance(need, Trajectory)
+        started = isinstance(need, Trajectory) or (isinstance(need, Fork) and need.paths)
         used = self.settings.fork.items if isinstance(need, Fork) else len(self.items)
         used = 0 if isinstance(need, Channels) else used  # they are sent items of their own
         return {

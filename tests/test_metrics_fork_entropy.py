@@ -7,11 +7,19 @@ from math import factorial, prod
 
 import numpy as np
 import pytest
+import torch
 from benchsuite_metrics.fork_entropy import ForkEntropy, chao_wang_jost, miller_madow, pair_agreement, plug_in
+from benchsuite_models.exact_mixture import ExactMixture
+from closed_forms import two_gaussians
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from benchsuite import NotApplicableError, Record
+from benchsuite import Fork, NotApplicableError, Record
+from benchsuite.errors import UsageError
+from benchsuite.own_data import ExactReadout
+from benchsuite.protocols.common import Items, Meter
+from benchsuite.protocols.fork import count_passes, fork
+from benchsuite.protocols.settings import ForkSettings
 
 Array = NDArray[np.float64]
 LAWS = [np.array([0.5, 0.5]), np.array([0.7, 0.2, 0.1]), np.array([1.0, 0.0]), np.full(4, 0.25)]
@@ -136,3 +144,58 @@ def test_nothing_to_judge_is_not_applicable() -> None:
 def test_truth_is_the_mean_entropy_of_the_posterior() -> None:
     posterior = np.array([[0.5, 0.5], [1.0, 0.0]])
     assert ForkEntropy().truth(posterior, np.array([0.5, 0.5])) == pytest.approx(np.log(2) / 2)
+
+
+def test_own_paths_are_a_variant_of_those_who_ask() -> None:
+    votes = np.array([[[2, 2], [4, 0]], [[1, 3], [0, 4]]])
+    made = record({"class": votes})
+    made.arrays |= {"own_items": np.array(["path/1", "path/2"]), "own/class": votes[:, ::-1]}
+    metric = ForkEntropy(paths=True)
+    assert metric.needs == (Fork(paths=True),)
+    assert ForkEntropy().needs == (Fork(),)
+    curves = {c.variant: c for c in metric.compute({"fork": made})}
+    assert curves.keys() == {"", "miller-madow", "agreement", "own paths"}
+    np.testing.assert_array_equal(curves["own paths"].per_item, curves[""].per_item[:, ::-1])
+    assert curves["own paths"].items == ("path/1", "path/2")
+    assert "own paths" not in {c.variant for c in ForkEntropy().compute({"fork": made})}
+
+
+@torch.no_grad()
+def test_on_a_perfect_model_its_own_paths_and_noised_images_agree() -> None:
+    """Two wells at ±m: E[H(p)] by one-dimensional integrals, whichever way the state was reached."""
+    model = ExactMixture([[1.3, 0.0], [-1.3, 0.0]], covariances=0.16)
+    model.load()
+    x, labels = model.sample(300, torch.Generator().manual_seed(1))
+    items = Items(x, labels, tuple(f"i{n}" for n in range(300)), model.factors)
+    settings = ForkSettings(low=-3.0, high=3.0, every=2.0, steps_per_level=8, end=6.0, k=16, items=300)
+    request, meter = Fork(paths=True), Meter()
+    made = fork(
+        model,
+        items,
+        ExactReadout(model),
+        settings,
+        seed=0,
+        dataset="d",
+        batch=65536,
+        meter=meter,
+        request=request,
+        train=items,
+    )
+    assert meter.rows == count_passes(settings, 300, model.sigma_range, request)
+    # twice the forks, and 8 / 2 levels per log-SNR from -8 (the noisiest) to 3
+    assert meter.rows - 2 * count_passes(settings, 300, model.sigma_range) == 300 * (4 * 11 + 1)
+    made.meta["entropy"] = {"class": np.log(2)}
+    curves = {c.variant: c.per_item for c in ForkEntropy(paths=True).compute({"fork": made})}
+    rho = 1.3**2 / (0.16 + np.exp(-made["log_snr"]))
+    exact = np.log(2) - np.array([two_gaussians(r)[0] for r in rho])
+    for variant in ("", "own paths"):
+        error = curves[variant].std(axis=0) / np.sqrt(300)
+        np.testing.assert_array_less(np.abs(curves[variant].mean(axis=0) - exact), 0.02 + 3 * error)
+    # the paths come from nowhere: both wells, evenly
+    first = made["own/class"][:, -1].sum(axis=0) / made["own/class"][:, -1].sum()
+    assert first[0] == pytest.approx(0.5, abs=0.08)
+
+
+def test_own_paths_start_no_cleaner_than_the_forks() -> None:
+    with pytest.raises(UsageError, match=r"paths_from -2\.0 must not lie above its low -5\.0"):
+        ForkSettings(paths_from=-2.0)

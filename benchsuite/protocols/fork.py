@@ -1,5 +1,8 @@
 """Fork: k independent continuations of the reverse SDE from one noised item, each judged by the readout.
 
+On request also from the states of as many paths that the model generates itself, from noise: for a perfect model
+the same law, and no image is involved.
+
 Record arrays (N items, U starting levels):
 
 ====================== ============ ==================================================================
@@ -8,30 +11,42 @@ Record arrays (N items, U starting levels):
 ``labels/<factor>``    (N,) int64
 ``votes/<factor>``     (N, U, K)    how many of the k continuations were judged to have each value; an exact
                                     readout's verdict is drawn from its posterior
+``own_items``          (N,) str     "path/0000001", …: the model's own paths, on request
+``own/<factor>``       (N, U, K)    votes of the continuations from the states of these paths
 ====================== ============ ==================================================================
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchsuite.contracts import DiffusionModel, Readout, Record
-from benchsuite.protocols.common import Items, Meter, chunks, level_number
-from benchsuite.protocols.returns import Streams, by_item, come_back, judge, schedule
+from benchsuite.contracts import DiffusionModel, Fork, Readout, Record
+from benchsuite.noise import log_snr_from_sigma, sigma_from_log_snr
+from benchsuite.protocols.common import Items, Meter, chunks, denoise_batched, item_keys, level_number
+from benchsuite.protocols.returns import Schedule, Streams, by_item, come_back, judge, prior_draws, schedule
 from benchsuite.protocols.settings import ForkSettings
-from benchsuite.randomness import uniform
+from benchsuite.randomness import normal, uniform
+from benchsuite.samplers import reverse
 
-#: block of a path's stream that verdicts are drawn from, behind those of all levels
-VERDICTS = level_number(50.0) + 1
+#: blocks of a path's stream that verdicts and the start of an own path are drawn from, behind those of all levels
+VERDICTS, START = level_number(50.0) + 1, level_number(50.0) + 101
 
 
-def count_passes(settings: ForkSettings, items: int, sigma_range: tuple[float, float]) -> int:
+def count_passes(
+    settings: ForkSettings, items: int, sigma_range: tuple[float, float], request: Fork | None = None
+) -> int:
     """Forward passes of the forks, before running them."""
-    return min(items, settings.items) * settings.k * schedule(settings, sigma_range).passes(settings.method)
+    plan = schedule(settings, sigma_range)
+    passes = settings.k * plan.passes(settings.method)
+    if request is not None and request.paths:
+        levels = len(_way_down(settings, plan, sigma_range)[0])
+        passes += passes + (2 * levels - 1 if settings.method == "ode-heun" else levels)
+    return min(items, settings.items) * passes
 
 
 def fork(
@@ -44,11 +59,15 @@ def fork(
     dataset: str,
     batch: int,
     meter: Meter,
+    request: Fork | None = None,
+    train: Items | None = None,
 ) -> Record:
     """Run the forks on the first `settings.items` items.
 
     Args:
         batch: largest number of rows in one forward pass.
+        request: whether to fork the model's own paths too.
+        train: items of the training split, from whose moments the start of own paths is drawn.
 
     Returns:
         The record described above.
@@ -56,27 +75,30 @@ def fork(
     plan = schedule(settings, model.sigma_range)
     levels = len(plan.entries)
     items = items.take(range(min(settings.items, len(items))))
-    votes: dict[str, list[NDArray[Any]]] = {}
-    for part in chunks(len(items), max(1, batch // levels)):
-        group = items.take(range(part.start, part.stop))
-        counts: dict[str, NDArray[Any]] = {}
-        for path in range(settings.k):
-            # draw 0 every time: the continuations share the way up and only differ on the way down
-            streams = Streams.of(seed, dataset, "fork", 0, group, plan.entry_sigmas, path)
-            noised = streams.noised(group.x, plan.entry_sigmas)
-            ends = come_back(model, plan, noised, streams, settings.method, batch, meter)
-            for number, (name, p) in enumerate(judge(readout, model.decode(ends)).items()):
-                if readout.exact:
-                    p = _drawn(p, uniform(streams.paths, VERDICTS + number, (1,)))
-                counts[name] = counts.get(name, 0) + by_item(p, levels)
-        for name, count in counts.items():
-            votes.setdefault(name, []).append(count)
+    forks = _Forks(model, readout, settings, plan, seed, dataset, batch, meter)
     arrays: dict[str, NDArray[Any]] = {
         "log_snr": plan.log_snr,
         "items": np.array(items.ids),
         **{f"labels/{f.name}": items.column(f.name) for f in items.factors},
-        **{f"votes/{name}": np.concatenate(parts) for name, parts in votes.items()},
     }
+    blocks = list(chunks(len(items), max(1, batch // levels)))
+    found = []
+    for part in blocks:
+        group = items.take(range(part.start, part.stop))
+        # draw 0 every time: the continuations share the way up and only differ on the way down
+        streams = Streams.of(seed, dataset, "fork", 0, group, plan.entry_sigmas)
+        found.append(forks.votes(group, streams.noised(group.x, plan.entry_sigmas)))
+    arrays |= {f"votes/{name}": np.concatenate([part[name] for part in found]) for name in found[0]}
+    if request is not None and request.paths:
+        assert train is not None
+        ids = tuple(f"path/{i + 1:07d}" for i in range(len(items)))
+        found = []
+        for part in blocks:
+            states = forks.own_paths(ids[part], train.x)
+            group = Items(states[0], items.labels[part, :0], ids[part], ())
+            found.append(forks.votes(group, states))
+        arrays["own_items"] = np.array(ids)
+        arrays |= {f"own/{name}": np.concatenate([part[name] for part in found]) for name in found[0]}
     meta = {
         "k": settings.k,
         "method": settings.method,
@@ -85,6 +107,70 @@ def fork(
         "readout_accuracy": dict(readout.accuracy),
     }
     return Record("fork", arrays, meta)
+
+
+class _Forks:
+    """Where paths fork, and how their continuations are run and judged."""
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        readout: Readout,
+        settings: ForkSettings,
+        plan: Schedule,
+        seed: int,
+        dataset: str,
+        batch: int,
+        meter: Meter,
+    ) -> None:
+        self.model, self.readout, self.settings, self.plan = model, readout, settings, plan
+        self.seed, self.dataset, self.batch, self.meter = seed, dataset, batch, meter
+
+    def votes(self, group: Items, states: Sequence[torch.Tensor]) -> dict[str, NDArray[Any]]:
+        """Votes (N, U, K) of k continuations from `states`, one (N, *shape) per level, noisiest first."""
+        levels = len(self.plan.entries)
+        counts: dict[str, NDArray[Any]] = {}
+        for path in range(self.settings.k):
+            streams = Streams.of(self.seed, self.dataset, "fork", 0, group, self.plan.entry_sigmas, path)
+            ends = come_back(self.model, self.plan, states, streams, self.settings.method, self.batch, self.meter)
+            for number, (name, p) in enumerate(judge(self.readout, self.model.decode(ends)).items()):
+                if self.readout.exact:
+                    p = _drawn(p, uniform(streams.paths, VERDICTS + number, (1,)))
+                counts[name] = counts.get(name, 0) + by_item(p, levels)
+        return counts
+
+    def own_paths(self, ids: Sequence[str], train: torch.Tensor) -> list[torch.Tensor]:
+        """States (N, *shape) at every starting level, noisiest first, of paths that begin as noise."""
+        sigmas, entries = _way_down(self.settings, self.plan, self.model.sigma_range)
+        keys = item_keys(self.seed, self.dataset, "fork/own", ids, train.device)
+        states: dict[int, torch.Tensor] = {}
+
+        def noise(step: int) -> torch.Tensor:
+            block = level_number(float(log_snr_from_sigma(sigmas[step])))
+            return normal(keys, block, tuple(train.shape[1:])).to(train.dtype)
+
+        reverse(
+            lambda x, sigma: denoise_batched(self.model, x, sigma, None, self.batch, self.meter),
+            [(0, prior_draws(keys, START, train, sigmas[0]))],
+            sigmas,
+            method=self.settings.method,
+            noise=noise,
+            observe=lambda i, x, denoised: states.update({i: x}),
+        )
+        return [states[i] for i in entries]
+
+
+def _way_down(
+    settings: ForkSettings, plan: Schedule, sigma_range: tuple[float, float]
+) -> tuple[list[float], list[int]]:
+    """Levels of an own path, descending in sigma, to the cleanest starting level; where those levels are in it."""
+    step = settings.every / settings.steps_per_level
+    first, last = float(log_snr_from_sigma(plan.sigmas[0])), float(plan.log_snr[-1])
+    noisiest = max(settings.paths_from, float(log_snr_from_sigma(sigma_range[1])))
+    above = max(0, int((first - noisiest) / step + 1e-9))
+    count = round((last - first) / step) + 1
+    levels = first + step * np.arange(-above, count)
+    return [float(s) for s in sigma_from_log_snr(levels)], [above + i for i in plan.entries]
 
 
 def _drawn(p: torch.Tensor, u: torch.Tensor) -> torch.Tensor:

@@ -20,9 +20,7 @@ Record arrays (P paths; T recorded levels; M items):
 ====================== ============== ================================================================
 
 **Start.** The forward process from data with mean m and per-coordinate variance v arrives at mean m and
-variance sigma² + v, so paths start from N(m, sigma² + v) with the moments of the training split. The usual
-sigma n alone misplaces data that are not small beside sigma (at log-SNR -7, sigma is 33); starting from noised
-images instead would hand every path a hint of one image.
+variance sigma² + v, so paths start from N(m, sigma² + v) with the moments of the training split.
 
 **Filter.** A step x -> x' of the unconditional ancestral sampler is, for the head of value k, a draw from
 N(mu_k, v I) with mu_k = e^{-2h} x + (1 - e^{-2h}) D_k(x) and v = sigma'² (1 - e^{-2h}), so that
@@ -56,7 +54,7 @@ from benchsuite.protocols.common import (
     level_number,
     shared_factors,
 )
-from benchsuite.protocols.returns import judge, schedule
+from benchsuite.protocols.returns import judge, prior_draws, schedule
 from benchsuite.protocols.settings import TrajectorySettings
 from benchsuite.randomness import normal, stream_keys
 from benchsuite.samplers import reverse
@@ -145,12 +143,9 @@ def trajectory(
     filtered = _filtered(request, priors, model, items)
     ids = tuple(f"path/{i + 1:07d}" for i in range(settings.paths))
     keys = stream_keys((seed, dataset, "trajectory"), ids).to(train.x.device)
-    mean = train.x.double().mean(dim=0)
-    spread = train.x.double().var(dim=0, correction=0)
     found: dict[str, list[NDArray[Any]]] = {}
     for part in chunks(settings.paths, batch):
-        z = normal(keys[part], START, tuple(model.shape))
-        start = (mean + (plan.sigmas[0] ** 2 + spread).sqrt() * z).to(train.x.dtype)
+        start = prior_draws(keys[part], START, train.x, plan.sigmas[0])
         paths = _Paths(model, plan, settings.method, keys[part], filtered, batch, meter)
         final = paths.run(start)
         kept = paths.arrays() | {"final": final.float().cpu().numpy()}

@@ -50,7 +50,7 @@ def shuffled(records: Mapping[str, Record], seed: int) -> Records:
                 arrays[name] = np.full_like(arrays[name], 1 / record.factor_size(name.rpartition("/")[2]))
             elif name.startswith("changed/"):  # every position changes in passages of its own
                 arrays[name] = rng.permuted(arrays[name], axis=2)
-            elif name.startswith("votes/"):
+            elif name.startswith(("votes/", "own/")):
                 votes = arrays[name]
                 prior = _frequencies(record, factor_of(name))
                 arrays[name] = rng.multinomial(int(votes[0, 0].sum()), prior, size=votes.shape[:2]).astype(

@@ -51,6 +51,8 @@ AXES: dict[str, tuple[int | None, int | None, int | None]] = {
     "judged/": (0, 1, 2),
     "reference/": (0, 1, 2),
     "votes/": (0, 1, 2),
+    "own_items": (0, None, None),
+    "own/": (0, 1, 2),
     "similarity/": (0, 1, None),
     "unrelated/": (0, 1, None),
     "distance/": (0, 1, None),

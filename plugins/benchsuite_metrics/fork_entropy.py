@@ -24,15 +24,23 @@ class ForkEntropy(Metric):
     Evol. 4:1091), whose bias at k = 16, averaged over posteriors, is below 0.04 nats for up to ten values.
     Variants: `miller-madow`, and `agreement`, the unbiased frequency with which two continuations agree. A
     readout that errs adds its own entropy: its accuracy is stated beside the number.
+
+    Args:
+        paths: also fork the states of the model's own generative paths: variant `own paths`, which for a perfect
+            model is the published curve, and otherwise says what images that are not the model's own change.
     """
 
     name = "fork-entropy"
-    version = "1"
+    version = "2"
     paper = "arXiv:2410.03368"
     unit = "nats"
     bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
     needs = (Fork(),)
     tolerance = 0.05
+
+    def __init__(self, paths: bool = False) -> None:
+        self.paths = paths
+        self.needs = (Fork(paths=paths),)
 
     def compute(self, records: Mapping[str, Record]) -> list[Curve]:
         """Published curve and its variants for every factor that the readout judges."""
@@ -49,12 +57,14 @@ class ForkEntropy(Metric):
         extra = {name: record.meta[name] for name in ("k", "steps", "method", "spacing")}
         extra |= {"readout_accuracy": record.meta["readout_accuracy"].get(factor)}
 
-        def curve(per_item: FloatArray, variant: str, unit: str, floor: float, ceiling: float) -> Curve:
+        def curve(
+            per_item: FloatArray, variant: str, unit: str, floor: float, ceiling: float, items: str = "items"
+        ) -> Curve:
             return Curve(
                 factor=factor,
                 log_snr=record["log_snr"],
                 per_item=per_item,
-                items=tuple(record["items"]),
+                items=tuple(record[items]),
                 unit=unit,
                 floor=floor,
                 ceiling=ceiling,
@@ -62,11 +72,15 @@ class ForkEntropy(Metric):
                 extra=extra,
             )
 
-        return [
+        curves = [
             curve(chao_wang_jost(votes), "", "nats", entropy, 0.0),
             curve(miller_madow(votes), "miller-madow", "nats", entropy, 0.0),
             curve(pair_agreement(votes), "agreement", "probability", chance, 1.0),
         ]
+        if self.paths:
+            own = np.rint(record[f"own/{factor}"]).astype(np.int64)
+            curves.append(curve(chao_wang_jost(own), "own paths", "nats", entropy, 0.0, "own_items"))
+        return curves
 
     def truth(self, posterior: FloatArray, prior: FloatArray) -> float:
         """E[H(p)] over rows of p (N, K), nats."""
