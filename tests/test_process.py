@@ -58,6 +58,23 @@ def test_ideal_score_network_in_another_data_range_gives_the_posterior_mean() ->
     assert unit.sigma_range(process) == (0.01, 100.0)
 
 
+def test_a_network_that_returns_the_denoised_image_over_sigma() -> None:
+    """The ideal one, which sees y = (x + 1) / 2 scaled by 1 / sqrt(1 + time²), gives the posterior mean too."""
+    x, sigma, column = query()
+
+    def ideal(scaled: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        inner = time.view(-1, 1, 1, 1)
+        y = scaled * (1 + inner**2).sqrt()
+        weight = (SPREAD / 2) ** 2 / ((SPREAD / 2) ** 2 + inner**2)
+        return ((MEAN + 1) / 2 + weight * (y - (MEAN + 1) / 2)) / inner  # as a 'fourier' network divides
+
+    process = VarianceExploding(0.005, 50.0, "denoised")
+    torch.testing.assert_close(DataRange(0.0, 1.0).denoise(process, ideal, x, sigma), posterior_mean(x, column))
+    assert process.describe() != VarianceExploding(0.005, 50.0).describe()
+    with pytest.raises(ValueError, match="prediction 'noise' has no known mapping; known: score, denoised"):
+        VarianceExploding(0.005, 50.0, "noise")
+
+
 def test_time_is_the_step_at_the_steps_and_increases_between_them() -> None:
     alpha_bars = linear_alpha_bars()
     process = VariancePreserving(alpha_bars, "epsilon")

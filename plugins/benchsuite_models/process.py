@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: diffusers' names of what the networks of discrete variance-preserving models predict.
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+#: What the networks of variance-exploding models return, see `VarianceExploding`.
+SCORES = ("score", "denoised")
 
 
 class Process(ABC):
@@ -109,17 +111,26 @@ class VariancePreserving(Process):
 class VarianceExploding(Process):
     """Score-SDE with ``sigma(u) = sigma_min (sigma_max / sigma_min)^u`` (arXiv:2011.13456, eq. 9).
 
-    The network takes sigma itself as its time and returns the score, so E[x0 | x] = x + sigma² score.
+    The network takes sigma itself as its time. What it returns is the score, and E[x0 | x] = x + sigma² score; or
+    ("denoised") E[x0 | x] / sigma for an input scaled to x / sqrt(1 + sigma²), and the score is Tweedie's
+    (E[x0 | x] - x) / sigma². The second form need not carry the noise through the network, which matters where
+    pixels are folded into more channels than it is wide.
     """
 
-    def __init__(self, sigma_min: float, sigma_max: float) -> None:
+    def __init__(self, sigma_min: float, sigma_max: float, prediction: str = "score") -> None:
         if not 0 < sigma_min < sigma_max < np.inf:
             raise ValueError(f"needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        if prediction not in SCORES:
+            raise ValueError(f"prediction {prediction!r} has no known mapping; known: {', '.join(SCORES)}")
         self.sigma_range = (float(sigma_min), float(sigma_max))
+        self.prediction = prediction
 
     def denoise(self, forward: Forward, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """See `Process.denoise`; sigma must be positive: a 'fourier' network divides its output by it."""
-        return x + _column(sigma, x) ** 2 * forward(x, sigma)
+        s = _column(sigma, x)
+        if self.prediction == "denoised":
+            return s * forward(x / (1 + s**2).sqrt(), sigma)
+        return x + s**2 * forward(x, sigma)
 
     def native_time(self, sigma: FloatArray) -> FloatArray:
         """u in [0, 1]."""
@@ -128,7 +139,7 @@ class VarianceExploding(Process):
 
     def describe(self) -> str:
         """See `Process.describe`."""
-        return f"ve {self.sigma_range!r}"
+        return f"ve {self.sigma_range!r}" + ("" if self.prediction == "score" else f" {self.prediction}")
 
 
 class DataRange:

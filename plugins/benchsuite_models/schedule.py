@@ -64,7 +64,7 @@ def variance_preserving(path: Path, config: dict[str, Any], whole_steps: bool = 
         raise ModelLoadError(f"{path}: {error}") from error
 
 
-def variance_exploding(path: Path, config: dict[str, Any]) -> VarianceExploding:
+def variance_exploding(path: Path, config: dict[str, Any], prediction: str = "score") -> VarianceExploding:
     """The continuous process that a ScoreSdeVeScheduler configuration at `path` describes.
 
     Raises:
@@ -81,6 +81,6 @@ def variance_exploding(path: Path, config: dict[str, Any]) -> VarianceExploding:
     defaults = inspect.signature(ScoreSdeVeScheduler).parameters
     low, high = (config.get(key, defaults[key].default) for key in ("sigma_min", "sigma_max"))
     try:
-        return VarianceExploding(low, high)
+        return VarianceExploding(low, high, prediction)
     except (TypeError, ValueError) as error:
         raise ModelLoadError(f"{path}: {error}") from error

@@ -71,4 +71,5 @@ class DiffusionRecipe:
     optimisation: Optimisation
     autoencoder: Autoencoder | None = None
     patch: int = 1  #: the network that sees the images sees patch x patch blocks folded into channels
-    prediction: Literal["epsilon", "v_prediction"] = "epsilon"  #: of the discrete families
+    #: what the network returns; a score network knows "score" and "denoised", the others the rest
+    prediction: Literal["epsilon", "v_prediction", "sample", "score", "denoised"] = "epsilon"

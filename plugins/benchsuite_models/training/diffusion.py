@@ -88,7 +88,8 @@ def build_process(family: str, prediction: str = "epsilon") -> tuple[Process, Da
 
         # data in [0, 1]: half of our sigma, so log-SNR 9.2 … -9.2 as in the other families
         ve = ScoreSdeVeScheduler(num_train_timesteps=1000, sigma_min=0.005, sigma_max=50.0)
-        return VarianceExploding(0.005, 50.0), DataRange(0.0, 1.0), ve
+        kind = "denoised" if prediction == "denoised" else "score"
+        return VarianceExploding(0.005, 50.0, kind), DataRange(0.0, 1.0), ve
     from diffusers import DDPMScheduler
 
     # linear betas 1e-4 … 2e-2, 1000 steps

@@ -115,6 +115,8 @@ def train_diffusion(
         "dataset": recipe.dataset,
         "recipe": name,
     }
+    if recipe.prediction == "denoised":
+        card["prediction"] = recipe.prediction
 
     def write(model: Any, root: Path) -> None:
         """The diffusion model, not the autoencoder, as a checkpoint in `root`."""
