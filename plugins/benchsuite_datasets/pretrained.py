@@ -55,11 +55,13 @@ class Preprocessing:
             raise UsageError(f"a pretrained readout judges images (B, 1 or 3, H, W), got {tuple(images.shape)}")
         x = images.float().expand(-1, 3, -1, -1)
         height, width = x.shape[2:]
-        scale = self.resize / min(height, width)
-        to = (max(round(height * scale), self.size[0]), max(round(width * scale), self.size[1]))
+        # the longer side is cut short to whole pixels, and half pixels of the cut go where torchvision puts them
+        to = tuple(
+            max(self.resize * side // min(height, width), self.size[i]) for i, side in enumerate(x.shape[2:])
+        )
         if to != (height, width):
             x = F.interpolate(x, size=to, mode=self.interpolation, antialias=True, align_corners=False)
-        top, left = (to[0] - self.size[0]) // 2, (to[1] - self.size[1]) // 2
+        top, left = (round((to[i] - self.size[i]) / 2) for i in range(2))
         x = x[:, :, top : top + self.size[0], left : left + self.size[1]]
         x = (x.clamp(-1, 1) + 1) / 2  # interpolation overshoots, and so do samplers: an image file would clip
         mean, std = (x.new_tensor(v).view(1, 3, 1, 1) for v in (self.mean, self.std))
@@ -73,6 +75,11 @@ class PretrainedReadout(Readout):
     probabilities are those of these classes among each other. Hidden layers are the stages that timm lists for
     the network, or the modules asked for, and then what comes out, ``logits``. Positions are the places of the
     last stage's feature map, or the patch tokens of a transformer.
+
+    The classifier of arXiv:2402.16991 is torchvision's ConvNeXt-Base (IMAGENET1K_V1), that of timm's
+    ``convnext_base.fb_in1k`` is another training (by the network's authors) under other tensor names: curves of
+    the two compare in shape, not digit by digit. The patch tokens of arXiv:2410.13770 are those of
+    ``vit_base_patch32_clip_224.openai``.
 
     Args:
         choice: see `PretrainedChoice`.
