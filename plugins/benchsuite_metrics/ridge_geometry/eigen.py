@@ -52,7 +52,7 @@ def graded_directions(
     width = apart.shape[1]
     basis, log_mu = np.zeros((count, width)), np.full(count, -np.inf)
     log_weights = log_weights - np.logaddexp.reduce(log_weights)
-    root = np.exp(log_weights / 2)
+    root, weights = np.exp(log_weights / 2), np.exp(log_weights)
     left, lengths = apart.copy(), np.linalg.norm(apart, axis=1)
     found = 0
     while found < count:
@@ -63,10 +63,12 @@ def graded_directions(
         if highest == -np.inf:
             break
         live = levels > highest + NEGLIGIBLE
-        live[0] = True  # its row is 0, but its weight shares in the mean
-        unit = left[live] / np.where(norms[live] > 0, norms[live], 1.0)[:, None]
+        unit = left[live] / norms[live, None]
         rows = np.exp((levels[live] - highest) / 2)[:, None] * unit
-        rows -= root[live, None] * (root[live] @ rows)
+        # (I - s s^T) R: the points whose difference is 0 share in the mean, through one row for all of them
+        mean = root[live] @ rows
+        rest = math.sqrt(weights[~live].sum())
+        rows = np.concatenate([rows - root[live, None] * mean, -rest * mean[None]])
         vectors, values = leading(rows, count - found, at_rest)
         for vector, value in zip(vectors, values, strict=True):
             vector = vector - basis[:found].T @ (basis[:found] @ vector)
