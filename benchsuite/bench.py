@@ -242,7 +242,7 @@ class Bench:
         sections = {"noise_sweep": "sweep", "u_turn": "u_turn", "fork": "fork", "trajectory": "trajectory"}
         section = getattr(self.settings, sections.get(need.protocol, need.protocol))
         judged = self.readout is not None and not isinstance(need, NoiseSweep | LabelFilter)
-        tapped = isinstance(need, NoiseSweep) and need.taps
+        tapped = isinstance(need, NoiseSweep) and (need.taps or bool(need.tap_levels))
         started = isinstance(need, Trajectory) or (isinstance(need, Fork) and need.paths)
         used = self.settings.fork.items if isinstance(need, Fork) else len(self.items)
         used = 0 if isinstance(need, Channels) else used  # they are sent items of their own

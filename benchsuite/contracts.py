@@ -297,7 +297,8 @@ class NoiseSweep(ProtocolOptions):
     protocol: ClassVar[str] = "noise_sweep"
     heads: bool = False  #: squared errors of the unconditional and the conditional heads
     taps: bool = False  #: pooled activations, for items of the probe's splits too
-    layers: bool = False  #: taps on every convolution and linear layer too, except those of the time embedding
+    tap_levels: tuple[float, ...] = ()  #: log_snr at which activations are kept too, wherever the grid is
+    layers: bool = False  #: taps on every convolution and linear layer too, except those of embeddings
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from benchsuite.contracts import DiffusionModel, Factor
 from benchsuite.errors import BenchsuiteError
 from benchsuite.randomness import normal, stream_keys
 
+#: How the modules are called that see the noise level or a label and never the image.
+EMBEDDINGS = ("time_", "class_emb", "label_emb", "emb", "t_embedder", "y_embedder", "adaLN")
 #: Draws per (item, level) that streams keep apart.
 MAX_DRAWS = 4096
 
@@ -129,6 +131,20 @@ def shared_factors(model: DiffusionModel, factors: Sequence[Factor]) -> list[str
                 f"factor {f.name!r} has {sizes[f.name]} values in {model.name} but {f.size} in the data set"
             )
     return [f.name for f in factors if f.name in sizes]
+
+
+def every_layer(network: torch.nn.Module | None) -> tuple[str, ...]:
+    """Dotted paths of all convolution and linear layers, without those that embed the time or a label.
+
+    A path is left out if one of its parts begins as time and label embeddings are called in diffusers, ADM and
+    DiT. Attention projections are linear layers like others.
+    """
+    kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Linear)
+    return tuple(
+        path
+        for path, module in (network.named_modules() if network is not None else ())
+        if isinstance(module, kinds) and not any(part.startswith(EMBEDDINGS) for part in path.split("."))
+    )
 
 
 class Taps:

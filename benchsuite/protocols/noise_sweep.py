@@ -15,7 +15,8 @@ Record arrays (M = N draws × items, rows draw by draw; T levels; S tapped level
 ``tap_log_snr``        (S,)          the levels at which taps are kept
 ``tap_items``, ``tap_role`` (R,) str  role is "train", "val" or "test"
 ``tap_labels/<factor>`` (R,) int64
-``tap/<name>``         (S, R, D)     pooled activations of the unconditional pass; also ``input`` (x scaled to
+``tap/<name>``         (S, R, D)     pooled activations of the unconditional pass (``meta["taps"]`` names those of
+                                     the model, others are layers asked for); also ``input`` (x scaled to
                                      unit variance), ``denoised`` (D(x)) and, for exact models,
                                      ``log-posterior``
 ====================== ============= ================================================================
@@ -40,6 +41,7 @@ from benchsuite.protocols.common import (
     chunks,
     condition_on,
     denoise_batched,
+    every_layer,
     flatten_small,
     forward_noise,
     item_keys,
@@ -91,9 +93,23 @@ def count_passes(
     """Forward passes of a sweep, before running it."""
     nodes = len(levels(settings, sigma_range))
     per_row = 1 + conditional_heads + spread_heads
-    tapped = len(range(0, nodes, settings.tap_stride))
-    swept = nodes * items * settings.draws * per_row if request.heads else tapped * items * request.taps
-    return swept + tapped * probe_items * request.taps
+    tapped, extra = tapped_levels(settings, request, sigma_range)
+    swept = nodes * items * settings.draws * per_row + len(extra) * items
+    return (swept if request.heads else len(tapped) * items) + len(tapped) * probe_items
+
+
+def tapped_levels(
+    settings: SweepSettings, request: NoiseSweep, sigma_range: tuple[float, float]
+) -> tuple[list[float], list[float]]:
+    """Levels at which taps are kept, ascending, and those of them that are not on the grid."""
+    grid = [float(level) for level in levels(settings, sigma_range)]
+    strided = grid[:: settings.tap_stride] if request.taps else []
+    high, low = (float(log_snr_from_sigma(sigma)) for sigma in sigma_range)
+    asked = [level for level in request.tap_levels if low - 1e-9 <= level <= high + 1e-9]
+    # a level of the grid that is asked for in other digits is still that level
+    extra = [level for level in asked if min(abs(level - node) for node in grid) > 1e-6]
+    near = [min(grid, key=lambda node: abs(node - level)) for level in asked if level not in extra]
+    return sorted({*strided, *near, *extra}), sorted(set(extra))
 
 
 def noise_sweep(
@@ -122,28 +138,30 @@ def noise_sweep(
         The record described above.
     """
     grid = levels(settings, model.sigma_range)
-    tapped = list(range(0, len(grid), settings.tap_stride)) if request.taps else []
+    tapped, extra = tapped_levels(settings, request, model.sigma_range)
     conditions = heads(model, items.factors) if request.heads else {}
     # without heads only the tapped levels carry anything
-    used = list(range(len(grid))) if request.heads else tapped
+    used = [float(level) for level in grid] if request.heads else tapped
     draws = settings.draws if request.heads else 1
     values = values_in_use(model, items.factors) if exact and conditions and isinstance(model, ExactModel) else {}
-    sweep = _Sweep(model, conditions, values, batch, meter)
+    names = tuple(dict.fromkeys(model.taps + (every_layer(model.network) if request.layers else ())))
+    sweep = _Sweep(model, conditions, values, batch, meter, names)
     columns: dict[str, list[FloatArray]] = {}
     taps: dict[str, list[FloatArray]] = {}
-    groups = [(role, group) for role, group in probe.items() if request.taps]
+    groups = list(probe.items()) if tapped else []
     keys = {
         role: item_keys(seed, dataset, "noise_sweep", group.ids, group.x.device)
         for role, group in [("test", items), *groups]
     }
-    for t in used:
-        sigma, level = float(sigma_from_log_snr(grid[t])), level_number(float(grid[t]))
+    for t in sorted({*used, *extra}):
+        sigma, level = float(sigma_from_log_snr(t)), level_number(t)
         rows: dict[str, list[FloatArray]] = {}
         seen: list[dict[str, FloatArray]] = []
-        for draw in range(draws):
+        for draw in range(draws if t in used else 1):
             keep = t in tapped and draw == 0
-            measured, pooled = sweep.run(items, keys["test"], sigma, level, draw, conditions, keep)
-            for name, value in measured.items():
+            given = conditions if t in used else {}
+            measured, pooled = sweep.run(items, keys["test"], sigma, level, draw, given, keep)
+            for name, value in measured.items() if t in used else ():
                 rows.setdefault(name, []).append(value)
             seen += [pooled] if keep else []
         for name, parts in rows.items():
@@ -153,21 +171,21 @@ def noise_sweep(
                 seen.append(sweep.run(group, keys[role], sigma, level, PROBE_DRAW, {}, True)[1])
             for name in seen[0]:
                 taps.setdefault(name, []).append(np.concatenate([part[name] for part in seen]))
-    everyone = [("test", items), *groups] if request.taps else []
+    everyone = [("test", items), *groups] if tapped else []
     arrays: dict[str, NDArray[Any]] = {
-        "log_snr": grid[used],
+        "log_snr": np.array(used),
         "items": np.array(items.ids * draws),
         **{name: np.stack(parts, axis=1) for name, parts in columns.items()},
         **{f"labels/{f.name}": np.tile(items.column(f.name), draws) for f in items.factors},
         **{f"tap/{name}": np.stack(parts) for name, parts in taps.items()},
     }
     if everyone:
-        arrays["tap_log_snr"] = grid[tapped]
+        arrays["tap_log_snr"] = np.array(tapped)
         arrays["tap_items"] = np.array([i for _, group in everyone for i in group.ids])
         arrays["tap_role"] = np.array([role for role, group in everyone for _ in group.ids])
         for f in items.factors:
             arrays[f"tap_labels/{f.name}"] = np.concatenate([g.column(f.name) for _, g in everyone])
-    return Record("noise_sweep", arrays, {"heads": list(conditions), "draws": draws})
+    return Record("noise_sweep", arrays, {"heads": list(conditions), "draws": draws, "taps": list(model.taps)})
 
 
 class _Sweep:
@@ -180,9 +198,10 @@ class _Sweep:
         values: Mapping[str, Sequence[int]],
         batch: int,
         meter: Meter,
+        taps: Sequence[str],
     ) -> None:
         self.model, self.values, self.meter = model, values, meter
-        self.taps = Taps(model.network, model.taps)
+        self.taps = Taps(model.network, taps)
         self.rows = max(1, batch // (1 + len(conditions)))
 
     def run(
