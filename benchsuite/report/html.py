@@ -16,8 +16,10 @@ from benchsuite.report import losses, words
 from benchsuite.report.citation import bibtex, works_cited
 from benchsuite.report.clocks import clocks_of
 from benchsuite.report.html_figures import SeriesOf, how_figure, when_figure
+from benchsuite.report.html_routes import data_section, section_title
 from benchsuite.report.html_table import board_table, consistency_table, text_table
 from benchsuite.report.markup import Markup, el, raw
+from benchsuite.report.route_curves import data_sets
 from benchsuite.report.series import assign_series
 from benchsuite.results import Results
 
@@ -32,7 +34,7 @@ def html_text(results: Results) -> str:
     most_clocks = max((len(clocks_of(board)) for board in pivoted), default=0)
     style = _asset("page.css") + _toggles(len(series), most_clocks)
     script = _asset("page.js")
-    sections = [_board(board, index, series) for index, board in enumerate(pivoted)]
+    sections = _sections(results, pivoted, series)
     policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'"
     head = el(
         "head",
@@ -47,8 +49,16 @@ def html_text(results: Results) -> str:
     body = el(
         "body",
         None,
-        _header(results, pivoted),
-        el("main", None, *sections, _missing(results), _legend(), _provenance(results), _citation(results)),
+        _header(results, sections),
+        el(
+            "main",
+            None,
+            *(section for _, _, section in sections),
+            _missing(results),
+            _legend(),
+            _provenance(results),
+            _citation(results),
+        ),
         el("script", None, raw(script)),
     )
     return f"<!DOCTYPE html>\n{el('html', {'lang': 'en'}, head, body)}\n"
@@ -57,11 +67,31 @@ def html_text(results: Results) -> str:
 # ------------------------------------------------------------------------------------------ sections
 
 
-def _header(results: Results, pivoted: tuple[Board, ...]) -> Markup:
+def _sections(results: Results, pivoted: tuple[Board, ...], series: SeriesOf) -> list[tuple[str, str, Markup]]:
+    """(id, title, section) of every board and of every data set: before its boards, after the only one."""
+    found: list[tuple[str, str, Markup]] = []
+    groups = {data.name: data for data in data_sets(pivoted)}
+    beyond = {
+        data.name: (ident, section_title(data), section)
+        for index, data in enumerate(groups.values())
+        if (section := data_section(results, data, ident := f"d{index}"))
+    }
+    for index, board in enumerate(pivoted):
+        extra = beyond.get(board.dataset)
+        single = board.dataset in groups and len(groups[board.dataset].factors) == 1
+        found += [extra] if extra and not single else []
+        found.append((f"b{index}", _title(board), _board(board, index, series)))
+        found += [extra] if extra and single else []
+        if extra:
+            del beyond[board.dataset]
+    return found
+
+
+def _header(results: Results, sections: list[tuple[str, str, Markup]]) -> Markup:
     facts = dict(words.provenance_items(results))
     said = [f"benchsuite {facts['benchsuite']} leaderboard"]
     said += [facts["started"][:10]] if "started" in facts else []
-    links = [el("a", {"href": f"#b{index}"}, _title(board)) for index, board in enumerate(pivoted)]
+    links = [el("a", {"href": f"#{ident}"}, title) for ident, title, _ in sections]
     pages = (("legend", "How to read it"), ("provenance", "Provenance"), ("cite", "How to cite"))
     links += [el("a", {"href": f"#{ident}"}, name) for ident, name in pages]
     return el(

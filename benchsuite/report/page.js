@@ -6,7 +6,7 @@ for (const panel of document.querySelectorAll("svg.panel")) {
   const [y0, y1, bottom, top] = panel.dataset.y.split(" ").map(Number);
   const cursor = panel.querySelector(".cursor");
   const tip = panel.parentElement.querySelector(".tip");
-  const choice = panel.closest(".how").querySelector("select");
+  const choice = panel.closest(".how")?.querySelector("select"); // small panels have no upper axis
   const lines = [...panel.querySelectorAll("path.line")].map((path) => ({
     path,
     runs: path.getAttribute("d").split("M").slice(1).map((run) => run.split("L").map((p) => p.split(" ").map(Number))),
@@ -32,9 +32,9 @@ for (const panel of document.querySelectorAll("svg.panel")) {
 
   const show = () => {
     const logSnr = x0 + ((at - left) / (right - left)) * (x1 - x0);
-    const option = choice.selectedOptions[0];
-    const clock = option.dataset.clock.split(" ").map((node) => node.split(":").map(Number));
-    const time = between(clock, logSnr);
+    const option = choice?.selectedOptions[0];
+    const clock = option?.dataset.clock.split(" ").map((node) => node.split(":").map(Number));
+    const time = clock ? between(clock, logSnr) : null;
     const loss = panel.dataset.loss;
     const rows = loss
       ? [entry(`${loss} ${text(logSnr, 3)}`, "")]

@@ -1,0 +1,185 @@
+"""What the page says about all factors of a data set: overview, orders of emergence, all routes of each model."""
+
+from __future__ import annotations
+
+from benchsuite.boards import Line
+from benchsuite.report.markup import Markup, el, join
+from benchsuite.report.orders import arrows, orders_of, tau_text, titles_of
+from benchsuite.report.route_curves import Data
+from benchsuite.report.route_figures import Figure, leading_entry, overview, routes_by_line
+from benchsuite.report.route_panels import Small, Span, panel_attributes, panel_body, span_of
+from benchsuite.report.words import interval, number
+from benchsuite.results import Emergence, Results
+
+MINUS = "−"
+
+
+def data_section(results: Results, data: Data, ident: str) -> Markup | None:
+    """The section, or None when there is nothing beyond single factors and routes to show."""
+    parts = [_overview(results, data, ident), _orders(results, data), _routes(data, ident)]
+    if not any(parts):
+        return None
+    return el(
+        "section",
+        {"class": "all", "id": ident, "aria-labelledby": f"{ident}-h"},
+        el("h2", {"id": f"{ident}-h"}, section_title(data)),
+        el("p", {"class": "headline"}, said) if (said := headline(results, data, MINUS)) else None,
+        *parts,
+    )
+
+
+def section_title(data: Data) -> str:
+    """What the section is called."""
+    return f"{data.name} · all factors" if len(data.factors) > 1 else f"{data.name} · all routes"
+
+
+def headline(results: Results, data: Data, minus: str = "-") -> str:
+    """One sentence: in which order the ideal fixes the factors, and how close every model comes to it."""
+    first = leading_entry(results, data)
+    if first is None:
+        return ""
+    title = titles_of(data.boards).get((first.label, first.split), first.label)
+    said = f"By {first.metric}, {title} fixes {arrows(first)}."
+    followers = [e for e in orders_of(results, data.name)[first.metric] if e.tau]
+    if followers:
+        taus = ", ".join(f"{e.label} {tau_text(e, minus)}" for e in followers)
+        said += f" Kendall's τ with that order: {taus}."
+    return said
+
+
+def _overview(results: Results, data: Data, ident: str) -> Markup | None:
+    figure = overview(results, data)
+    if figure is None:
+        return None
+    routes = " or ".join(dict.fromkeys(panel.unit for panel in figure.panels))
+    caption = (
+        f"I/H of every factor by {routes}; colours run from early to late in the oracle's order, rings mark "
+        "log-SNR₅₀ on H/2, ticks that of the oracle. Rings whose colours are out of sequence are factors fixed in "
+        "another order; τ is Kendall's rank correlation with the oracle's order, with its 95 % bootstrap interval."
+    )
+    return el(
+        "figure",
+        {"class": "small"},
+        el("h3", None, figure.title),
+        _key(figure),
+        _grid(figure, span_of(figure.panels), f"{ident}-o"),
+        el("figcaption", None, caption),
+    )
+
+
+def _routes(data: Data, ident: str) -> Markup | None:
+    figures = routes_by_line(data)
+    if not figures:
+        return None
+    span = span_of([panel for _, figure in figures for panel in figure.panels])
+    parts: list[Markup] = []
+    if len(data.factors) > 1:
+        for index, (line, figure) in enumerate(figures):
+            grid = join([_key(figure), _grid(figure, span, f"{ident}-r{index}-")])
+            parts.append(
+                el("details", None, el("summary", None, f"{line.title}: {len(figure.panels)} factors"), grid)
+            )
+    else:  # one panel per model: nothing to fold away
+        panels = [
+            Small(line.title, panel.aside, panel.strokes, panel.top, panel.half, panel.unit)
+            for line, figure in figures
+            for panel in figure.panels
+        ]
+        key = dict(entry for _, figure in figures for entry in figure.key)
+        joint = Figure("", tuple(key.items()), tuple(panels))
+        parts = [_key(joint), _grid(joint, span, f"{ident}-r")]
+    caption = (
+        "Every route read as information in nats from 0 to H, entropies turned over, bands 95 % intervals. For a "
+        "perfect model all routes that are no lower bound coincide, with each other and with the oracle's curve "
+        "in grey; where they part by more than sampling explains, a flag on the row says which one fails."
+    )
+    return el(
+        "figure",
+        {"class": "small"},
+        el("h3", None, "All routes on one pair of axes"),
+        *parts,
+        el("figcaption", None, caption),
+    )
+
+
+def _orders(results: Results, data: Data) -> Markup | None:
+    """A table per route, all but the first folded away: the order of every model beside the oracle's."""
+    found = orders_of(results, data.name)
+    if not found:
+        return None
+    first, *others = (_order_table(data, metric, entries) for metric, entries in found.items())
+    more = el("summary", None, f"By the other routes: {', '.join(list(found)[1:])}")
+    left = {
+        f"{factor}: {why}" for entries in found.values() for e in entries for factor, why in e.left_out.items()
+    }
+    said = (
+        "→ the next factor is fixed later; ≈ the two cannot be told apart (95 % interval of their paired "
+        "distance). Kendall's τ-b with the oracle's order on the same route: 1 = the same, −1 = reversed."
+    )
+    notes = el("ul", {"class": "notes"}, *(el("li", None, text) for text in sorted(left))) if left else None
+    return join(
+        [
+            el("h3", {"class": "apart"}, "Order of emergence"),
+            first,
+            el("p", {"class": "absent"}, said),
+            notes,
+            el("details", None, more, *others) if others else None,
+        ]
+    )
+
+
+def _order_table(data: Data, metric: str, entries: list[Emergence]) -> Markup:
+    """Rows are models; columns the order as arrows, Kendall's tau, and the factors that have no place in it."""
+    lines = {(line.label, line.split): line for line in data.lines}
+    body = [_order_row(entry, lines.get((entry.label, entry.split))) for entry in entries]
+    names = ("model", "the earliest first, with log-SNR₅₀", "Kendall's τ", "without a place")
+    head = el("thead", None, el("tr", None, *(el("th", {"scope": "col"}, name) for name in names)))
+    caption = el("caption", None, el("span", None, f"By {metric}."))
+    table = el("table", {"class": "orders"}, caption, head, el("tbody", None, *body))
+    region = {
+        "class": "scroll",
+        "tabindex": "0",
+        "role": "region",
+        "aria-label": f"Order of emergence by {metric}",
+    }
+    return el("div", region, table)
+
+
+def _order_row(entry: Emergence, line: Line | None) -> Markup:
+    steps: list[Markup] = []
+    for place in entry.order:
+        value, ends = number(place.log_snr_50.value, 2, MINUS), interval(place.log_snr_50, 2, MINUS)
+        small = el("small", None, value)
+        name = el("span", {"class": "step", "title": f"{value} {ends}".rstrip()}, place.factor, small)
+        steps += [el("i", None, " ≈ " if place.tied else " → "), name] if steps else [name]
+    tau: Markup | str = "–"
+    if entry.tau:
+        said = " ".join(filter(None, [interval(entry.tau, 2, MINUS), f"of {entry.compared} factors"]))
+        tau = join([el("b", None, number(entry.tau.value, 2, MINUS)), el("small", None, said)])
+    return el(
+        "tr",
+        {"class": "oracle" if line and line.oracle else None},
+        el("th", {"scope": "row"}, line.title if line else entry.label),
+        el("td", {"class": "arrows"}, *(steps or ("no factor is fixed",))),
+        el("td", None, tau),
+        el("td", {"class": "absent"}, ", ".join(entry.left_out) or "–"),
+    )
+
+
+def _key(figure: Figure) -> Markup:
+    box = {"class": "swatch", "viewBox": "0 0 32 14", "width": "32", "height": "14", "aria-hidden": "true"}
+    entries = [
+        el("span", None, el("svg", box, el("path", {"class": f"line {style}", "d": "M2 7H30"})), name)
+        for name, style in figure.key
+    ]
+    return el("p", {"class": "key"}, *entries)
+
+
+def _grid(figure: Figure, span: Span, ident: str) -> Markup:
+    cells = []
+    for index, panel in enumerate(figure.panels):
+        own = f"{ident}{index}"
+        attributes = {"class": "panel routes", "tabindex": "0", **panel_attributes(panel, span, own)}
+        tip = el("div", {"class": "tip", "role": "status", "hidden": ""})
+        cells.append(el("div", {"class": "cell"}, el("svg", attributes, panel_body(panel, span, own)), tip))
+    return el("div", {"class": "panels"}, *cells)
