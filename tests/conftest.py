@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from benchsuite.discovery import Catalog, discover
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="published weights to check: DIR/ddpm-cifar10-32 …, DIR/256x256_diffusion_uncond.pt",
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

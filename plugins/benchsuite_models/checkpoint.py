@@ -138,7 +138,11 @@ def load_network(part: Part) -> torch.nn.Module:
     file = part.weights
     try:
         network, report = getattr(diffusers, part.class_name).from_pretrained(
-            str(part.folder), local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+            str(part.folder),
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+            use_safetensors="safetensors" in file.name,  # left to itself, diffusers complains about every .bin
         )
     except Exception as error:  # a damaged file can fail in the config, the parser or the module
         raise ModelLoadError(f"cannot read {file} as a {part.class_name}: {one_line(error)}") from error
