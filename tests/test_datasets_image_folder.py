@@ -170,3 +170,36 @@ def test_options_out_of_range():
         ImageFolder("x", size=2)
     with refused("image-folder: color='grey' is unknown; known: rgb, gray", UsageError):
         ImageFolder("x", color="grey")
+
+
+def test_a_balanced_part_reads_no_more_than_it_needs(tmp_path):
+    make_folder(tmp_path, ("cat", "dog", "owl"), count=12)
+    data = loaded(str(tmp_path), size=8, per_class=5)
+    assert [np.bincount(data.split(name).labels[:, 0]).tolist() for name in ("train", "val", "test")] == [
+        [1, 1, 1],
+        [1, 1, 1],
+        [5, 5, 5],
+    ]
+    parts = ids(data)
+    assert len(parts["train"] | parts["val"] | parts["test"]) == 21
+    unread = {f"{c}/{i:03d}.png" for c in ("cat", "dog", "owl") for i in range(12)} - set().union(*parts.values())
+    for item in unread:
+        (tmp_path / item).write_bytes(b"never looked at")
+    again = loaded(str(tmp_path), size=8, per_class=5)
+    assert again.fingerprint() == data.fingerprint()
+    # a larger part holds the smaller one
+    for item in unread:
+        (tmp_path / item).unlink()
+    assert ids(loaded(str(tmp_path), size=8, per_class=3))["test"] < parts["test"]
+
+
+def test_a_balanced_part_that_cannot_be(tmp_path):
+    make_folder(tmp_path / "flat", count=6)
+    with refused("cat: 6 images; per_class=5 takes 7, with one each for train and val"):
+        loaded(str(tmp_path / "flat"), per_class=5)
+    with refused("per_class=-1 is not a number of images", UsageError):
+        ImageFolder(str(tmp_path), per_class=-1)
+    for split in ("train", "val", "test"):
+        make_folder(tmp_path / "split" / split, count=1)
+    with refused("per_class needs a folder of classes", UsageError):
+        loaded(str(tmp_path / "split"), per_class=1)

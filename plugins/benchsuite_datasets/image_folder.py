@@ -35,12 +35,21 @@ class ImageFolder(ImageDataset):
             see `ImageDataset`; none ships. A network of ImageNet judges ``class`` if the directories are called
             after its classes (``n02123045`` or ``tabby cat``).
         dummy_factor: see `ImageDataset`.
+        per_class: a balanced part, for judging models that were trained elsewhere: so many images of every class
+            for the test split, one each for train and val, first by the hash of their path; the others are not
+            read. 0 = all images.
     """
 
     name = "image-folder"
 
     def __init__(
-        self, path: str = "", size: int = 64, color: str = "rgb", readout: str = "", dummy_factor: int = 0
+        self,
+        path: str = "",
+        size: int = 64,
+        color: str = "rgb",
+        readout: str = "",
+        dummy_factor: int = 0,
+        per_class: int = 0,
     ) -> None:
         super().__init__(dummy_factor, readout)
         if not path:
@@ -52,6 +61,9 @@ class ImageFolder(ImageDataset):
         self.path = Path(path).expanduser()
         self.size = size
         self.color = color
+        if per_class < 0:
+            raise UsageError(f"{self.name}: per_class={per_class} is not a number of images")
+        self.per_class = per_class
 
     def read(self) -> tuple[tuple[Factor, ...], dict[str, Split]]:
         """See `ImageDataset.read`.
@@ -94,6 +106,12 @@ class ImageFolder(ImageDataset):
                 f"{self.path} has {given[0]}/ but not {absent}; give train/, val/ and test/, or classes only"
             )
         members: dict[str, list[tuple[str, Path]]] = {name: [] for name in SPLITS}
+        if self.per_class and not given:
+            return balanced(list_images(self.path, self.path), self.per_class, self.path)
+        if self.per_class:
+            raise UsageError(
+                f"{self.name}: per_class needs a folder of classes; {self.path} has {given[0]}/ already"
+            )
         if given:
             for name in SPLITS:
                 members[name] = list_images(self.path, self.path / name)
@@ -110,6 +128,28 @@ class ImageFolder(ImageDataset):
                     f"{self.path}: no images for split {name}; add images, or sort them into train/, val/, test/"
                 )
         return members
+
+
+def balanced(files: list[tuple[str, Path]], count: int, where: Path) -> dict[str, list[tuple[str, Path]]]:
+    """Of every class, by the hash of the path: one image for train, one for val, `count` for test.
+
+    Raises:
+        DataError: a class has fewer images.
+    """
+    members: dict[str, list[tuple[str, Path]]] = {name: [] for name in SPLITS}
+    classes: dict[str, list[Path]] = {}
+    for label, path in files:
+        classes.setdefault(label, []).append(path)
+    for label, paths in sorted(classes.items()):
+        own = sorted(paths, key=lambda path: item_hash(path.as_posix()))
+        if len(own) < count + 2:
+            raise DataError(
+                f"{where / label}: {len(own)} images; per_class={count} takes {count + 2}, with one each for train "
+                "and val"
+            )
+        for name, part in zip(SPLITS, (own[:1], own[1:2], own[2 : count + 2]), strict=True):
+            members[name] += [(label, path) for path in part]
+    return members
 
 
 def split_of(path: Path) -> str:
