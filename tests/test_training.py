@@ -19,7 +19,14 @@ from benchsuite_models.process import DataRange, VarianceExploding
 from benchsuite_models.recipes import LatentDiffusionDigits
 from benchsuite_models.score_sde import ScoreSDE
 from benchsuite_models.training.config import Autoencoder, DiffusionRecipe, Noise, Optimisation, UNet
-from benchsuite_models.training.diffusion import Denoiser, draw_log_snr, drop_labels, held_out_losses, paired_loss
+from benchsuite_models.training.diffusion import (
+    Denoiser,
+    draw_log_snr,
+    drop_labels,
+    held_out_losses,
+    level_weight,
+    paired_loss,
+)
 from benchsuite_models.training.loop import fit, generator_of
 from benchsuite_models.training.run import train_diffusion
 from diffusers_factory import Images
@@ -294,6 +301,19 @@ class Remembering(torch.nn.Module):
     def forward(self, x: torch.Tensor, sigma: torch.Tensor, index: torch.Tensor) -> Any:
         self.given, self.seen = [index], [x]
         return type("Output", (), {"sample": torch.zeros_like(x)})
+
+
+def test_weights_of_the_levels() -> None:
+    """Of the image's squared error: 1 / sigma² (simple loss), 1 + 1 / sigma² (v), and the latter held down to 10."""
+    sigma = torch.tensor([0.01, 0.1, 1.0, 10.0])
+
+    def of_the_image(noise: Noise) -> list[float]:
+        weights: list[float] = (level_weight(sigma, noise) / sigma**2).tolist()
+        return weights
+
+    assert of_the_image(Noise(-9.0, 9.0)) == pytest.approx([1e4, 1e2, 1.0, 0.01], rel=1e-4)
+    assert of_the_image(Noise(-9.0, 9.0, weight=1.0)) == pytest.approx([10001, 101, 2, 1.01], rel=1e-4)
+    assert of_the_image(Noise(-9.0, 9.0, weight=1.0, cap=10.0)) == pytest.approx([10, 10, 2, 1.01], rel=1e-4)
 
 
 def test_three_heads_meet_the_same_noise() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from benchsuite import Dataset, Recipe, Track
 from benchsuite_models.training.config import Autoencoder, DiffusionRecipe, Noise, Optimisation, UNet
@@ -89,7 +89,7 @@ class LatentDiffusionDigits(_Diffusion):
 _FOLDED = UNet(widths=(64, 128), head=32, summed_factors=True)
 #: large uniform areas are known from log-SNR -7 on, grain at 2; the error of v weighs them alike
 _IMAGE_NOISE = Noise(low=-10.0, high=9.0, centre=-3.0, width=2.5, weight=1.0)
-_SCORE_NOISE = replace(_IMAGE_NOISE, low=-9.2)
+_CLEAN_NOISE = replace(_IMAGE_NOISE, cap=10.0)
 _IMAGE_AUTOENCODER = Autoencoder(
     widths=(32, 64),
     latent_channels=4,
@@ -104,15 +104,10 @@ def _steps(steps: int) -> Optimisation:
     return Optimisation(steps=steps, batch=144, learning_rate=1.5e-3, weight_decay=0.0, ema=0.998)
 
 
-def _ddpm(dataset: str, steps: int) -> DiffusionRecipe:
+def _clean(family: Literal["ddpm", "score-sde"], dataset: str, steps: int) -> DiffusionRecipe:
     """The clean image is predicted: 48 channels of folded noise do not pass through 64 (arXiv:2511.13720)."""
-    return DiffusionRecipe("ddpm", dataset, _FOLDED, _IMAGE_NOISE, _steps(steps), patch=4, prediction="sample")
-
-
-def _score_sde(dataset: str, steps: int) -> DiffusionRecipe:
-    return DiffusionRecipe(
-        "score-sde", dataset, _FOLDED, _SCORE_NOISE, _steps(steps), patch=4, prediction="denoised"
-    )
+    prediction: Literal["sample", "denoised"] = "sample" if family == "ddpm" else "denoised"
+    return DiffusionRecipe(family, dataset, _FOLDED, _CLEAN_NOISE, _steps(steps), patch=4, prediction=prediction)
 
 
 def _latent_diffusion(dataset: str, steps: int) -> DiffusionRecipe:
@@ -129,11 +124,19 @@ def _latent_diffusion(dataset: str, steps: int) -> DiffusionRecipe:
 
 
 class DDPMFashionMNIST(_Diffusion):
-    """Prediction of the clean image on 32 x 32 garments."""
+    """v-prediction on 32 x 32 garments."""
 
     name = "ddpm-fashion-mnist"
     summary = "DDPM on Fashion-MNIST, conditional on any subset of class and garment"
-    config = _ddpm("fashion-mnist:dummy_factor=2", steps=1000)
+    config = DiffusionRecipe(
+        "ddpm",
+        "fashion-mnist:dummy_factor=2",
+        _FOLDED,
+        _IMAGE_NOISE,
+        _steps(1400),
+        patch=4,
+        prediction="v_prediction",
+    )
 
 
 class ScoreSDEFashionMNIST(_Diffusion):
@@ -141,7 +144,7 @@ class ScoreSDEFashionMNIST(_Diffusion):
 
     name = "score-sde-fashion-mnist"
     summary = "VE score SDE on Fashion-MNIST, conditional on any subset of class and garment"
-    config = _score_sde("fashion-mnist:dummy_factor=2", steps=1000)
+    config = _clean("score-sde", "fashion-mnist:dummy_factor=2", steps=800)
 
 
 class LatentDiffusionFashionMNIST(_Diffusion):
@@ -157,7 +160,7 @@ class DDPMShapes(_Diffusion):
 
     name = "ddpm-shapes"
     summary = "DDPM on the rendered shapes, conditional on any subset of factors"
-    config = _ddpm("shapes:dummy_factor=2", steps=1600)
+    config = _clean("ddpm", "shapes:dummy_factor=2", steps=1400)
 
 
 class ScoreSDEShapes(_Diffusion):
@@ -165,7 +168,7 @@ class ScoreSDEShapes(_Diffusion):
 
     name = "score-sde-shapes"
     summary = "VE score SDE on the rendered shapes, conditional on any subset of factors"
-    config = _score_sde("shapes:dummy_factor=2", steps=1600)
+    config = _clean("score-sde", "shapes:dummy_factor=2", steps=1400)
 
 
 class LatentDiffusionShapes(_Diffusion):

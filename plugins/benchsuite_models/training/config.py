@@ -38,7 +38,9 @@ class Noise:
     """Which noise levels are trained: half uniform in log-SNR on [low, high], half normal around `centre`.
 
     The squared error of the noise is weighted by (1 + sigma²)^weight: 0 is the simple loss of the DDPM paper,
-    1 the error of v (arXiv:2202.00512), which asks for the same accuracy of the image at every level.
+    1 the error of v (arXiv:2202.00512), which asks for the same accuracy of the image at every level. In terms of
+    the image's error the latter weight is 1 + 1 / sigma²; `cap` holds that (times what `weight` makes of it) down,
+    lest a network that predicts the image does nothing but copy at high SNR (min-SNR, arXiv:2303.09556).
     """
 
     low: float
@@ -46,6 +48,7 @@ class Noise:
     centre: float = 0.0
     width: float = 2.0
     weight: float = 0.0
+    cap: float = float("inf")
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,13 @@ def draw_log_snr(batch: int, noise: Noise, generator: torch.Generator) -> torch.
     return torch.cat([noise.low + (noise.high - noise.low) * u[::2], normal.clamp(noise.low, noise.high)])
 
 
+def level_weight(sigma: torch.Tensor, noise: Noise) -> torch.Tensor:
+    """Weight of the squared error of the noise at each level, see `Noise`; sigma (B,)."""
+    capped = (noise.cap * sigma**2 / (1 + sigma**2)).clamp_max(1.0)
+    weight: torch.Tensor = (1 + sigma**2) ** noise.weight * capped
+    return weight
+
+
 def drop_labels(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Labels (B, F) with one factor kept in each row, chosen at random, and the others null (-1)."""
     batch, factors = labels.shape
@@ -145,7 +152,7 @@ def paired_loss(
     given = [told, torch.full_like(told, -1)] + ([drop_labels(told, generator)] if heads == 3 else [])
     x0 = items[chosen].to(device).repeat(heads, 1, 1, 1)
     error = epsilon_error(denoiser, x0, eps, sigma, torch.cat(given).to(device))
-    loss: torch.Tensor = (error * (1 + sigma**2) ** noise.weight).mean()
+    loss: torch.Tensor = (error * level_weight(sigma, noise)).mean()
     return loss
 
 
