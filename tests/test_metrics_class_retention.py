@@ -41,13 +41,22 @@ def test_a_hard_verdict_is_kept_or_not() -> None:
 def test_soft_verdicts_are_compared_as_distributions() -> None:
     """Both posteriors: the probability that two independent draws from them agree."""
     soft = np.tile([[0.5, 0.3, 0.2], [0.9, 0.1, 0.0]], (4, 1, 1))
-    (curve,) = ClassRetention().compute({"u_turn": record(judged__class=soft, reference__class=soft)})
+    curve, _ = ClassRetention().compute({"u_turn": record(judged__class=soft, reference__class=soft)})
     np.testing.assert_allclose(curve.per_item, np.tile([0.38, 0.82], (4, 1)), rtol=1e-6)
+
+
+def test_a_posterior_at_the_turn_gives_one_shot_retention() -> None:
+    """What came back may be anything: the probability that two draws from the posterior agree."""
+    posterior = np.tile([[0.5, 0.3, 0.2], [0.9, 0.1, 0.0]], (4, 1, 1))
+    curves = ClassRetention().compute({"u_turn": record(judged__class=JUDGED, reference__class=posterior)})
+    assert [curve.variant for curve in curves] == ["", "one-shot"]
+    np.testing.assert_allclose(curves[1].per_item, np.tile([0.38, 0.82], (4, 1)), rtol=1e-6)
+    assert curves[1].floor == curves[0].floor
 
 
 def test_every_judged_factor_has_its_curve() -> None:
     made = record(judged__class=JUDGED, reference__class=JUDGED, judged__hue=JUDGED, reference__hue=JUDGED)
-    curves = ClassRetention().compute({"u_turn": made})
+    curves = [curve for curve in ClassRetention().compute({"u_turn": made}) if not curve.variant]
     assert [curve.factor for curve in curves] == ["class", "hue"]
     assert curves[1].extra["readout_agrees_with_labels"] is None
     assert all((curve.per_item == 1).all() for curve in curves)

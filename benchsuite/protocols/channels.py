@@ -1,8 +1,8 @@
 """Channels: items of an exact model through each of its noise channels, and back in one shot.
 
 Nothing is sampled step by step: what is kept is read off the exact posterior, and a copy is one draw from it.
-The same noise serves all levels of a channel, so that its curves are smooth. Levels are equidistant, and then
-denser where the first factor falls from 90 % to 10 % of its way.
+The same noise serves all levels of a channel, so that its curves are smooth. Levels are equidistant, and denser
+where the first factor falls.
 
 With `ChannelSettings.redraws` > 1 the model's random parameters are drawn anew (the rules of a random grammar):
 rows of one redraw then share one item id, since it is the redraws that an average over them is uncertain by.
@@ -36,9 +36,7 @@ from benchsuite.protocols.settings import ChannelSettings
 from benchsuite.randomness import stream_key, stream_keys
 
 #: levels at which theories are drawn
-THEORY_NODES = 401
-#: the way from nothing kept to all kept, between which levels are dense
-EARLY, LATE = 0.1, 0.9
+THEORY_NODES = 201
 
 
 def count_passes(model: ChannelModel, request: Channels, settings: ChannelSettings) -> int:
@@ -80,9 +78,8 @@ def channels(
         )
         coarse = np.linspace(channel.low, channel.high, settings.nodes)
         found = {float(level): passages.at(float(level)) for level in coarse}
-        first = model.factors[0]
-        kept = np.array([found[level][0][first.name].mean() for level in coarse])
-        for level in finer_levels(coarse, kept, 1 / first.size, settings.refine):
+        kept = np.array([found[level][0][model.factors[0].name].mean() for level in coarse])
+        for level in finer_levels(coarse, kept, settings.refine):
             found[level] = passages.at(level)
         levels = sorted(found)
         arrays[f"levels/{channel.name}"] = np.array(levels)
@@ -104,24 +101,24 @@ def channels(
     return Record("channels", arrays, meta)
 
 
-def finer_levels(levels: FloatArray, kept: FloatArray, floor: float, count: int) -> list[float]:
-    """`count` levels inside the part of the grid where `kept` goes from 90 % to 10 % of its way to `floor`.
+def finer_levels(levels: FloatArray, kept: FloatArray, count: int) -> list[float]:
+    """`count` levels between those of a grid, where the curve moves most.
+
+    One by one, each goes to the interval whose parts the curve moves most in; parts are equal.
 
     Args:
-        levels: (T,) ascending, equidistant.
+        levels: (T,) ascending.
         kept: (T,) mean retention of the deciding factor; may rise (log-SNR) or fall (losses).
     """
-    if not count:
-        return []
-    way = (kept - floor) / (1 - floor)
-    moving = np.flatnonzero((way > EARLY) & (way < LATE))
-    if len(moving):
-        left, right = max(moving[0] - 1, 0), min(moving[-1] + 1, len(levels) - 1)
-    else:  # it falls between two neighbours, or does not move at all
-        left = int(np.abs(np.diff(way)).argmax())
-        right = left + 1
-    inside = np.linspace(levels[left], levels[right], count + 2)[1:-1]
-    return [float(level) for level in inside if np.abs(levels - level).min() > 1e-9]
+    moves = np.abs(np.diff(kept))
+    inside = np.zeros(len(moves), dtype=int)
+    for _ in range(count):
+        inside[int(np.argmax(moves / (inside + 1)))] += 1
+    return [
+        float(level)
+        for left, right, number in zip(levels, levels[1:], inside, strict=False)
+        for level in np.linspace(left, right, number + 2)[1:-1]
+    ]
 
 
 class _Passages:

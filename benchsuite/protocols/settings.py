@@ -134,7 +134,7 @@ class ChannelSettings:
     """Other noise channels of exact models; everything their numbers depend on besides the model."""
 
     nodes: int = 21  #: equidistant levels from one end of a channel to the other
-    refine: int = 9  #: levels more, where the first factor falls from 90 % to 10 % of its way
+    refine: int = 9  #: levels more, where the first factor falls fastest
     redraws: int = 1  #: copies of the model with its random parameters drawn anew; 1 = the model as it is
     items: int = 64  #: items of each copy
     draws: int = 8  #: passages per item and level, each with its own noise, when posterior draws are asked for
