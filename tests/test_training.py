@@ -304,7 +304,7 @@ class Remembering(torch.nn.Module):
 
 
 def test_weights_of_the_levels() -> None:
-    """Of the image's squared error: 1 / sigma² (simple loss), 1 + 1 / sigma² (v), and the latter held down to 10."""
+    """Of the squared error of the image: 1 / sigma² (simple loss), 1 + 1 / sigma² (v), the latter up to 10."""
     sigma = torch.tensor([0.01, 0.1, 1.0, 10.0])
 
     def of_the_image(noise: Noise) -> list[float]:
