@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise
 from typing import Any
@@ -24,6 +25,7 @@ from scipy.integrate import quad, solve_ivp
 from scipy.stats import norm
 
 from benchsuite import UsageError
+from benchsuite.report.drawings import drawing
 from benchsuite.samplers import reverse
 from benchsuite.testing import assert_passed, check_model
 
@@ -288,9 +290,15 @@ def test_facts_state_the_split_and_its_curve() -> None:
     assert stated["architectural_tangent"] == pytest.approx(split.tangent_floor)
     assert stated["architectural_tangent"] + stated["optimisation_tangent"] == pytest.approx(split.tangent[0])
     assert stated["architectural_normal"] + stated["optimisation_normal"] == pytest.approx(split.normal[0])
-    curve = facts["error_curve"]
-    assert len(curve["tau"]) == len(curve["tangent"]) == len(curve["normal"])
-    assert curve["tangent"][curve["tau"].index(100.0)] == pytest.approx(split.tangent[0])
+    (panel,) = facts["drawing errors"]["panels"]
+    along, across, floor, *own = panel["layers"]
+    at = along["x"].index(100.0)
+    assert along["y"][at] == pytest.approx(split.tangent[0])
+    assert across["y"][at] == pytest.approx(split.normal[0])
+    assert floor["y"] == pytest.approx([split.tangent_floor] * len(floor["x"]))
+    assert [layer["y"][0] for layer in own] == [along["y"][at], across["y"][at]]
+    assert drawing(facts["drawing errors"]) is not None
+    json.dumps(facts, allow_nan=False)
     assert loaded().facts()["error_split"]["optimisation_tangent"] == pytest.approx(0, abs=1e-9)
 
 

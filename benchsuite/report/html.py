@@ -15,6 +15,7 @@ from benchsuite.boards import Board, boards, cells_without_values, status_words
 from benchsuite.report import losses, words
 from benchsuite.report.citation import bibtex, works_cited
 from benchsuite.report.clocks import clocks_of
+from benchsuite.report.drawings import drawings
 from benchsuite.report.html_figures import SeriesOf, how_figure, when_figure
 from benchsuite.report.html_routes import data_section, section_title
 from benchsuite.report.html_table import board_table, consistency_table, text_table
@@ -123,6 +124,7 @@ def _board(board: Board, index: int, series: SeriesOf) -> Markup:
         board_table(board, series, ident),
         when_figure(board, series, ident),
         how_figure(board, series, ident),
+        drawings(board),
         *(text_table(table) for table in losses.tables(board)),
         consistency_table(board),
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchsuite_models.feature_flow import ErrorSplit, FeatureFlow, FlowSettings
 
 WEIGHTS = ("1", "1/h", "1/h2")
-#: training times that the error curve of `facts` is told at
+#: training times that errors are drawn at
 TAUS = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 #: most coordinates that errors are split in: frames are full eigendecompositions
 MOST_DIM = 64
@@ -126,20 +126,33 @@ class RandomFeatures(DiffusionModel):
         return self._flow.error_split(taus, self.dim)
 
     def facts(self) -> dict[str, Any]:
-        """The split of the error at tau, and its curve over training times, as JSON-able numbers."""
+        """The split of the error at tau, and its drawing over training times (`benchsuite.report.drawings`)."""
         count, width = self._flow.points.shape
         if not self.dim < min(count, width) or width > MOST_DIM:
             return {}
         split = self.error_split((self.tau, *TAUS))
-        known = {
+        tangent, normal = split.tangent[1:], split.normal[1:]
+        own = {
             "tau": None if math.isinf(self.tau) else self.tau,
             "architectural_tangent": split.tangent_floor,
             "architectural_normal": split.normal_floor,
             "optimisation_tangent": split.tangent[0] - split.tangent_floor,
             "optimisation_normal": split.normal[0] - split.normal_floor,
         }
-        curve = {"tau": list(TAUS), "tangent": list(split.tangent[1:]), "normal": list(split.normal[1:])}
-        return {"error_split": known, "error_curve": curve}
+        layers = [
+            _layer("along the ridge", "c0", TAUS, tangent),
+            _layer("across the ridge", "c1", TAUS, normal),
+            _layer("architectural bias along", "grey", TAUS, [split.tangent_floor] * len(TAUS)),
+        ]
+        if not math.isinf(self.tau):
+            layers.append(_layer("this model", "c0", (self.tau,), split.tangent[:1], "dots"))
+            layers.append(_layer("this model", "c1", (self.tau,), split.normal[:1], "dots"))
+        x, y = {"name": "training time tau", "log": True}, {"log": True}
+        panel = {"title": "Excess loss over the exact denoiser", "x": x, "y": y, "layers": layers}
+        return {
+            "error_split": own,
+            "drawing errors": {"title": "Error split against training time", "panels": [panel]},
+        }
 
     def training_points(self) -> Split:
         """The points of the data set."""
@@ -161,6 +174,14 @@ class RandomFeatures(DiffusionModel):
         """Digest of the points, the options and the fitted rows."""
         options = (self.tau, self.dim, self._settings)
         return fingerprint_state({"options": options, "points": self._points.fingerprint(), "rows": self._rows})
+
+
+def _layer(
+    name: str, style: str, taus: Sequence[float], errors: Sequence[float], kind: str = "line"
+) -> dict[str, Any]:
+    # what is below the rounding of the fit is no error
+    shown = [error if error > 1e-12 else None for error in errors]
+    return {"kind": kind, "name": name, "style": style, "x": list(taus), "y": shown}
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ from benchsuite import (
     UsageError,
 )
 from benchsuite_metrics.ridge_geometry import scalars
+from benchsuite_metrics.ridge_geometry.drawing import drawings
 from benchsuite_metrics.ridge_geometry.endpoints import distinct_points, is_between, is_memorised, nearest_two
 from benchsuite_metrics.ridge_geometry.influence import (
     Mask,
@@ -122,6 +123,7 @@ class RidgeGeometry(Metric):
                 "the training set has no such direction"
             )
         extra = self._scalars(record, geometry, chosen, published, points, final)
+        extra |= drawings(flat["x"], log_snr, points, curves, dims[chosen])
         first = builder.published(published, flags, extra)
         return [first, *curves, *_of_states(builder, geometry), *_denoising(builder, record)]
 
