@@ -134,7 +134,7 @@ def test_the_best_tap_is_chosen_level_by_level_on_validation() -> None:
     for level, name in enumerate(("early", "late")):
         np.testing.assert_array_equal(found[""].per_item[:, level], found[f"tap {name}"].per_item[:, level])
         assert found[""].per_item[:, level].mean() > 0.6
-    assert {"tap early", "tap late", "tap input", "accuracy", ""} == found.keys()
+    assert {"tap early", "tap late", "raw input", "accuracy", ""} == found.keys()
     assert found["tap late"].tap == "late"
 
 

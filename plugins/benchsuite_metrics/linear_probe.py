@@ -7,23 +7,37 @@ Franzese et al., arXiv:2410.03368).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from benchsuite import Curve, Metric, NoiseSweep, NotApplicableError, Record
 from benchsuite.contracts import FloatArray
+from benchsuite.errors import UsageError
 from benchsuite_metrics import logistic
+from benchsuite_metrics.stratified import stratified
 
 if TYPE_CHECKING:
     import torch
 
-#: what a probe finds without the network; judged apart from the network's own taps
-BASELINES = ("input", "denoised", "log-posterior")
+#: what a probe finds without the network, and how the variant is called; judged apart from the network's own taps
+BASELINES = {"input": "raw input", "denoised": "denoised", "log-posterior": "log-posterior"}
 #: descending: each fit starts from the one before it, which is smoother
 RIDGES = (1e-1, 1e-2, 1e-3, 1e-4)
+#: largest number of feature values in one batch of fits
+BLOCK = 2**25
+
+PRESETS = ("", "paper-a")
+#: the published protocol: so many images learn, choose and are tested …
+PAPER_A = {"train": 246, "val": 150, "test": 371}
+#: … at tau in {.01, .1, …, .9, .99} of a VE process from sigma 90 (tau = 0) to 0.01 (tau = 1) with pixels in
+#: [0, 1], whose sigma doubles in [-1, 1]
+PAPER_A_LEVELS = tuple(
+    round(-2 * math.log(2 * 0.01 * 9000 ** (1 - tau)), 4) for tau in (0.01, *(k / 10 for k in range(1, 10)), 0.99)
+)
 
 
 @dataclass(frozen=True)
@@ -39,15 +53,26 @@ class Probed:
 class LinearProbe(Metric):
     """H - NLL of the best tap, in nats; at most I(factor; x) for the features at hand; may be negative.
 
-    Features are standardised on the training items; the ridge and, level by level, the tap are chosen on the
-    validation items, and only then is the test split read. Variants: `accuracy`, and every tap on its own.
+    Features are standardised on the training items; ridge and tap are chosen on the validation items, and only
+    then is the test split read, so that choosing costs no optimism: the curve is that of the tap which validation
+    preferred, at most that of the best one. (What validation itself says of that tap is too good, the more so the
+    more taps compete for few items.)
 
+    Variants: `accuracy`; what a probe finds without the network, in the noisy image (`raw input`) and in the
+    one-shot denoised image (`denoised`), so that what the network adds is visible; and each tap of the model.
     On an exact model's own population the test labels are replaced by their exact posterior given the noisy
     item (Rao–Blackwell): the same expectations with less noise.
+
+    Args:
+        layers: probe every convolution and linear layer, except those of embeddings, beside the model's taps.
+        select: "level" chooses a tap at every noise level, "overall" one for all.
+        preset: "paper-a" follows Franzese et al.: all layers, 11 noise levels, 246 / 150 / 371 images to learn,
+            choose and test, stratified by all factors. So few images are a protocol, not a recommendation: with
+            sixteen images per value what is measured is as much over-fitting as what the network knows.
     """
 
     name = "linear-probe"
-    version = "1"
+    version = "2"
     paper = "arXiv:1610.01644"
     unit = "nats"
     bounds: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))
@@ -55,40 +80,59 @@ class LinearProbe(Metric):
     tolerance = 0.05
     lower_bound = True
 
+    def __init__(self, layers: bool = False, select: str = "level", preset: str = "") -> None:
+        if select not in ("level", "overall"):
+            raise UsageError(f"linear-probe: select must be level or overall, got {select!r}")
+        if preset not in PRESETS:
+            raise UsageError(f"linear-probe: preset must be one of {', '.join(PRESETS[1:])}, got {preset!r}")
+        self.layers, self.select, self.preset = layers or preset == "paper-a", select, preset
+        need = NoiseSweep(taps=True, layers=self.layers)
+        if preset == "paper-a":
+            need = replace(need, taps=False, tap_levels=PAPER_A_LEVELS)
+        self.needs = (need,)
+
     def compute(self, records: Mapping[str, Record]) -> list[Curve]:
-        """Published curve, accuracy, and one diagnostic per tap, for every factor."""
+        """Published curve, accuracy, baselines, and one diagnostic per tap of the model, for every factor."""
         record = records["noise_sweep"]
-        taps = [name.removeprefix("tap/") for name in record.arrays if name.startswith("tap/")]
-        if not taps:
+        recorded = [name.removeprefix("tap/") for name in record.arrays if name.startswith("tap/")]
+        if not recorded:
             raise NotApplicableError("nothing was tapped: the model offers no activations")
-        return [curve for factor in record.meta["factors"] for curve in self._factor(record, factor, taps)]
+        # what other metrics had recorded beside it is none of this one's business
+        own = record.meta.get("taps", recorded)
+        taps = [tap for tap in recorded if self.layers or tap in own or tap in BASELINES]
+        task = _Task.of(record, self.preset)
+        return [curve for factor in record.meta["factors"] for curve in self._factor(record, task, factor, taps)]
 
     def truth(self, posterior: FloatArray, prior: FloatArray) -> float:
         """H(factor) - E[H(p)], nats: what a probe of the log-posterior attains."""
         spread = -(posterior * np.log(np.where(posterior > 0, posterior, 1.0))).sum(axis=1)
         return float(-(prior * np.log(np.where(prior > 0, prior, 1.0))).sum() - spread.mean())
 
-    def _factor(self, record: Record, factor: str, taps: list[str]) -> list[Curve]:
-        roles, labels = record["tap_role"], record[f"tap_labels/{factor}"]
+    def _factor(self, record: Record, task: _Task, factor: str, taps: Sequence[str]) -> list[Curve]:
+        labels, roles = record[f"tap_labels/{factor}"][task.rows], task.roles
         classes = record.factor_size(factor)
         seen = np.unique(labels[roles == "train"])
         if len(seen) < 2:
             raise NotApplicableError(f"the probe's training items carry only one value of {factor!r}")
         entropy = float(record.meta["entropy"][factor])
-        truth = _truth(record, factor, labels[roles == "test"], classes)
-        found = [probe(record[f"tap/{tap}"], labels, roles, truth, tap) for tap in taps]
-        own = [p for p in found if p.tap not in BASELINES]
-        candidates = own or found
-        best = np.stack([p.validation_nll for p in candidates]).argmin(axis=0)  # (S,)
-        levels = np.arange(len(best))
+        truth = _truth(record, task, factor, labels[roles == "test"], classes)
+        features = {tap: record[f"tap/{tap}"][task.levels][:, task.rows] for tap in taps}
+        found = probes(features, labels, roles, truth)
+        candidates = [p for p in found if p.tap not in BASELINES] or found
+        scores = np.stack([p.validation_nll for p in candidates])
+        levels = np.arange(scores.shape[1])
+        best = (
+            scores.argmin(axis=0) if self.select == "level" else np.full(len(levels), scores.mean(axis=1).argmin())
+        )
         log_p = np.stack([p.log_p for p in candidates])[best, :, levels].T
         correct = np.stack([p.correct for p in candidates])[best, :, levels].T
         chosen = [candidates[i].tap for i in best]
-        log_snr = record["tap_log_snr"]
-        items = tuple(record["tap_items"][roles == "test"])
+        log_snr = record["tap_log_snr"][task.levels]
+        items = tuple(record["tap_items"][task.rows][roles == "test"])
 
         def curve(per_item: FloatArray, variant: str, tap: str | None) -> Curve:
             accuracy = variant == "accuracy"
+            facts = {"taps": chosen, "candidates": len(candidates), "probe_items": int((roles == "train").sum())}
             return Curve(
                 factor=factor,
                 log_snr=log_snr,
@@ -99,69 +143,132 @@ class LinearProbe(Metric):
                 ceiling=1.0 if accuracy else entropy,
                 variant=variant,
                 tap=tap,
-                extra={"taps": chosen, "probe_items": int((roles == "train").sum())} if not variant else {},
+                flags=task.flags if not variant else (),
+                extra=facts if not variant else {},
             )
 
         shared = chosen[0] if len(set(chosen)) == 1 else None
+        own = record.meta.get("taps", taps)
+        shown = [p for p in found if p.tap in BASELINES or p.tap in own]
         return [
             curve(entropy + log_p, "", shared),
             curve(correct, "accuracy", shared),
-            *(curve(entropy + p.log_p, f"tap {p.tap}", p.tap) for p in found),
+            *(curve(entropy + p.log_p, BASELINES.get(p.tap, f"tap {p.tap}"), p.tap) for p in shown),
         ]
 
 
-def _truth(record: Record, factor: str, labels: FloatArray, classes: int) -> FloatArray:
+@dataclass(frozen=True)
+class _Task:
+    """Which rows and levels of the record's taps are used, and for what."""
+
+    rows: FloatArray  #: (R,) indices
+    roles: FloatArray  #: (R,) "train", "val" or "test"
+    levels: FloatArray  #: (S,) indices
+    flags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, record: Record, preset: str) -> _Task:
+        """All of them, or those of the published protocol.
+
+        Raises:
+            NotApplicableError: the model accepts fewer than two of the protocol's noise levels.
+        """
+        roles, log_snr = record["tap_role"], record["tap_log_snr"]
+        if preset != "paper-a":
+            return cls(np.arange(len(roles)), roles, np.arange(len(log_snr)))
+        near = np.abs(log_snr[:, None] - np.array(PAPER_A_LEVELS)).min(axis=1) < 1e-6
+        levels = np.flatnonzero(near)
+        if len(levels) < 2:
+            raise NotApplicableError(
+                f"the model accepts {len(levels)} of the 11 noise levels of paper-a; it takes 2"
+            )
+        labels = np.stack([record[f"tap_labels/{factor}"] for factor in record.meta["factors"]], axis=1)
+        chosen, flags = [], []
+        for role, asked in PAPER_A.items():
+            mine = np.flatnonzero(roles == role)
+            if len(mine) < asked:
+                flags.append(f"paper-a takes {asked} {role} items, {len(mine)} were recorded")
+            chosen.append(mine[stratified(labels[mine], min(asked, len(mine)), record.meta["seed"])])
+        rows = np.sort(np.concatenate(chosen))
+        return cls(rows, roles[rows], levels, tuple(flags))
+
+
+def _truth(record: Record, task: _Task, factor: str, labels: FloatArray, classes: int) -> FloatArray:
     """What the test items' values are at each tapped level: (S, N, K), one-hot or the exact posterior."""
-    log_snr = record["tap_log_snr"]
-    if record.meta["exact"] and f"posterior/{factor}" in record.arrays:
-        levels = np.searchsorted(record["log_snr"], log_snr - 1e-9)
-        # rows are draw by draw and taps belong to the first draw
-        exact: FloatArray = record[f"posterior/{factor}"][: len(labels), levels].transpose(1, 0, 2)
+    log_snr = record["tap_log_snr"][task.levels]
+    grid = record["log_snr"]
+    levels = np.searchsorted(grid, log_snr - 1e-9).clip(max=len(grid) - 1)
+    on_grid = np.abs(grid[levels] - log_snr).max() < 1e-6
+    if record.meta["exact"] and on_grid and f"posterior/{factor}" in record.arrays:
+        # test items come first, and rows of the sweep are draw by draw with taps of the first draw
+        rows = task.rows[task.roles == "test"]
+        exact: FloatArray = record[f"posterior/{factor}"][rows][:, levels].transpose(1, 0, 2)
         return exact
     return np.broadcast_to(np.eye(classes)[labels], (len(log_snr), len(labels), classes))
 
 
-def probe(features: FloatArray, labels: FloatArray, roles: FloatArray, truth: FloatArray, tap: str) -> Probed:
-    """Fit every (level × ridge) on "train", choose the ridge on "val", look at "test".
+def probes(
+    features: Mapping[str, FloatArray], labels: FloatArray, roles: FloatArray, truth: FloatArray
+) -> list[Probed]:
+    """Fit every (tap × level × ridge) on "train", choose the ridge on "val", look at "test".
+
+    Taps of one width are solved together, as many as fit into `BLOCK`, on a GPU if there is one.
 
     Args:
-        features: (S, R, D).
+        features: {tap: (S, R, D)}.
         labels: (R,) ints; roles: (R,) "train", "val" or "test".
         truth: (S, N_test, K) distribution of the test items' values.
     """
+    widths: dict[int, list[str]] = {}
+    for tap, values in features.items():
+        widths.setdefault(values.shape[2], []).append(tap)
+    found: dict[str, Probed] = {}
+    for taps in widths.values():
+        size = max(1, BLOCK // features[taps[0]].size)
+        for start in range(0, len(taps), size):
+            block = taps[start : start + size]
+            stacked = np.concatenate([features[tap] for tap in block])
+            found |= dict(zip(block, _solve(stacked, labels, roles, truth, block), strict=True))
+    return [found[tap] for tap in features]
+
+
+def _solve(
+    features: FloatArray, labels: FloatArray, roles: FloatArray, truth: FloatArray, taps: Sequence[str]
+) -> list[Probed]:
+    """Probes of several taps of one width; features (taps × S, R, D), tap by tap."""
     import torch
 
-    classes = truth.shape[2]
-    x = torch.tensor(features, dtype=torch.float32)  # a copy: records are read-only
-    y = torch.tensor(labels, dtype=torch.int64)
-    rows = {role: torch.as_tensor(np.flatnonzero(roles == role)) for role in ("train", "val", "test")}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    levels, _, classes = truth.shape
+    x = torch.tensor(features, dtype=torch.float32, device=device)  # a copy: records are read-only
+    y = torch.tensor(labels, dtype=torch.int64, device=device)
+    rows = {role: torch.as_tensor(np.flatnonzero(roles == role), device=device) for role in PAPER_A}
     centre = x[:, rows["train"]].mean(dim=1, keepdim=True)
     spread = x[:, rows["train"]].std(dim=1, keepdim=True)
     # features that do not vary carry nothing: they become 0 rather than noise blown up
     x = torch.where(spread > 1e-6 * spread.amax(dim=2, keepdim=True).clamp_min(1e-12), (x - centre) / spread, 0.0)
-    levels = len(x)
+    problems = len(x)
     fits: list[logistic.Fit] = []
     for ridge in RIDGES:
         start = fits[-1] if fits else None
         fits.append(
-            logistic.fit(x[:, rows["train"]], y[rows["train"]], classes, x.new_full((levels,), ridge), start)
+            logistic.fit(x[:, rows["train"]], y[rows["train"]], classes, x.new_full((problems,), ridge), start)
         )
 
     def log_p(role: str) -> torch.Tensor:
-        """(ridges, S, N, K)"""
+        """(ridges, taps × S, N, K)"""
         return torch.stack([fit.log_probabilities(x[:, rows[role]]) for fit in fits])
 
     scores = log_p("val").take_along_dim(y[rows["val"]][None, None, :, None], dim=3)[..., 0].mean(dim=2)
     best = scores.argmax(dim=0)
-    test = log_p("test")[best, torch.arange(levels)]  # (S, N, K)
-    target = torch.tensor(truth, dtype=torch.float32)
+    test = log_p("test")[best, torch.arange(problems, device=device)]  # (taps × S, N, K)
+    target = torch.tensor(truth, dtype=torch.float32, device=device).repeat(len(taps), 1, 1)
     top = test >= test.amax(dim=2, keepdim=True)  # a tie between m values counts 1 / m
-    return Probed(
-        tap,
-        -scores.amax(dim=0).double().numpy(),
-        (target * test).sum(dim=2).T.double().numpy(),
-        (target * top / top.sum(dim=2, keepdim=True)).sum(dim=2).T.double().numpy(),
-    )
+    nll = -scores.amax(dim=0).double().cpu().numpy()
+    scored = (target * test).sum(dim=2).double().cpu().numpy()
+    correct = (target * top / top.sum(dim=2, keepdim=True)).sum(dim=2).double().cpu().numpy()
+    part = [slice(i * levels, (i + 1) * levels) for i in range(len(taps))]
+    return [Probed(tap, nll[s], scored[s].T, correct[s].T) for tap, s in zip(taps, part, strict=True)]
 
 
 def _chance(test: FloatArray, train: FloatArray) -> float:

@@ -3,7 +3,8 @@
 Böhning's bound on the Hessian (1992, "Multinomial logistic regression algorithm", Ann. Inst. Stat. Math. 44)
 gives one fixed matrix per problem, ½ XᵀX / n + ridge, that majorises it everywhere; with that preconditioner
 plain gradient steps never increase the loss, and Nesterov's momentum with gradient restart (O'Donoghue & Candès
-2015) makes them fast. No line search, so all problems advance together on one device.
+2015) makes them fast. No line search, so all problems advance together on one device, and those that have
+arrived leave the batch.
 """
 
 from __future__ import annotations
@@ -59,23 +60,27 @@ def fit(
     target = torch.nn.functional.one_hot(y, classes).to(x.dtype).T  # (K, N)
     penalty = x.new_ones(dim + 1)
     penalty[-1] = 0.0
-    penalty = ridge[:, None] * penalty  # (S, D + 1)
+    penalty = (ridge[:, None] * penalty)[:, None]  # (S, 1, D + 1)
     # a whisker on the diagonal keeps the factorisation safe for features that never vary
-    bound = 0.5 * (across @ ones) / n + torch.diag_embed(penalty + 1e-6)
+    bound = 0.5 * (across @ ones) / n + torch.diag_embed(penalty[:, 0] + 1e-6)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(bound))
     w = x.new_zeros(problems, classes, dim + 1)
     if start is not None:
         w = torch.cat([start.weights, start.bias], dim=1).transpose(1, 2).contiguous()
     lead, momentum = w, x.new_ones(problems, 1, 1)
-    steps, largest = 0, float("inf")
-    while steps < max_iterations:
+    result, left = w.clone(), x.new_zeros(problems)
+    going = torch.arange(problems, device=x.device)  # problems that are still in the batch
+    steps = 0
+    while len(going):
         steps += 1
         residual = (lead @ across).softmax(dim=1) - target  # (S, K, N)
-        gradient = residual @ ones / n + penalty[:, None, :] * lead
-        largest = float(gradient.abs().max())
+        gradient = residual @ ones / n + penalty * lead
+        largest = gradient.abs().amax(dim=(1, 2))
         w_next = lead - gradient @ inverse
-        if largest < tol:
-            w = w_next
+        result[going], left[going] = w_next, largest
+        on = largest >= tol
+        unfinished = int(on.sum())
+        if steps == max_iterations or not unfinished:
             break
         # restart a problem's momentum when its step points uphill
         uphill = (gradient * (w_next - w)).sum(dim=(1, 2), keepdim=True) > 0
@@ -83,5 +88,8 @@ def fit(
         faster = (1 + (1 + 4 * momentum**2).sqrt()) / 2
         lead = w_next + (momentum - 1) / faster * (w_next - w)
         w, momentum = w_next, faster
-    w = w.transpose(1, 2)
-    return Fit(w[:, :-1], w[:, -1:], steps, largest)
+        if unfinished <= 0.7 * len(going):  # the others stay as they are; moving the rest together is not free
+            going, ones, across, penalty, inverse = (z[on] for z in (going, ones, across, penalty, inverse))
+            lead, w, momentum = lead[on], w[on], momentum[on]
+    result = result.transpose(1, 2)
+    return Fit(result[:, :-1], result[:, -1:], steps, float(left.max()))
