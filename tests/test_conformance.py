@@ -77,6 +77,7 @@ METRICS = (
     "feature-similarity",
     "level-retention",
     "channel-susceptibility",
+    "ridge-geometry",
 )
 
 
