@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchsuite.results import Check, Estimate, Rank, Results, Row, Verdict
+from benchsuite.results import SCALARS, Check, Estimate, Rank, Results, Row, Verdict
 
 #: What exact models that draw their own items have in place of a data set.
 OWN_DATA = "own data"
@@ -72,10 +72,20 @@ class Board:
         """Every row on the board, line by line."""
         return tuple(row for line in self.lines for row in line.rows.values())
 
+    def scalars(self, route: str) -> tuple[str, ...]:
+        """Scalars that a line has on a route, or a note why it has not; log_snr_50 if there are none at all."""
+        rows = [row for row in self.rows if row.metric == route and row.ok]
+        named = [name for row in rows for name, value in row.scalars.items() if value or name in row.scalar_notes]
+        return tuple(name for name in dict.fromkeys([*SCALARS, *named]) if name in named) or SCALARS[:1]
+
+    def unit(self, route: str) -> str:
+        """Unit of the values of a route."""
+        return next((row.unit for row in self.rows if row.metric == route and row.unit), "")
+
     @property
     def entropy(self) -> float | None:
         """H(factor) in nats; None if no row states it, or if models that are their own data differ in it."""
-        found = [row.entropy for row in self.rows if row.entropy is not None]
+        found = [row.entropy for row in self.rows if row.entropy is not None and row.factor == self.factor]
         return found[0] if found and max(found) - min(found) < 1e-6 else None
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchsuite.boards import boards
+from benchsuite.report.figure_files import figure_files
 from benchsuite.report.html import html_text
 from benchsuite.report.markdown import markdown_text
 from benchsuite.report.tables import csv_text, json_text
@@ -15,12 +16,15 @@ from benchsuite.report.terminal import render_terminal as render_terminal
 from benchsuite.results import FILE_NAME, parse_results
 from benchsuite.results import load_results as load_results
 
+#: Folder beside the tables with the figures as stand-alone files.
+FIGURES = "figures"
+
 
 def write_board(results: Mapping[str, Any], out_dir: str | Path) -> list[Path]:
-    """Write leaderboard.md, .csv, .json and .html into `out_dir` (made if absent) and return their paths.
+    """Write leaderboard.md, .csv, .json, .html and figures/*.svg into `out_dir` and return their paths.
 
-    All four are made before the first is written, and each is written beside its place and moved there, so that
-    a reader never sees half a file.
+    Folders are made if absent. All files are made before the first is written, and each is written beside its
+    place and moved there, so that a reader never sees half a file.
 
     Raises:
         UsageError: `results` is not a results document (see `benchsuite.results`).
@@ -33,8 +37,10 @@ def write_board(results: Mapping[str, Any], out_dir: str | Path) -> list[Path]:
         FILE_NAME: json_text(results),
         "leaderboard.html": html_text(parsed),
     }
+    texts |= {f"{FIGURES}/{name}": text for name, text in figure_files(parsed).items()}
     folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in texts:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
     return [_replace(folder / name, text) for name, text in texts.items()]
 
 

@@ -122,6 +122,9 @@ def test_markdown_table_has_every_number_of_the_board():
     assert ddpm[f"{MI} log-SNR₅₀"] == "-0.90 [-0.97, -0.83]"
     assert ddpm[f"{MI} width"] == "4.08 [3.93, 4.23]"
     assert ddpm[f"{RETENTION} gap"] == "0.05 [-0.01, 0.11]"
+    sde = dict(zip(head, body[3], strict=True))
+    assert sde[f"{MI} area (nats × log-SNR)"] == "0.10 [0.08, 0.12]"
+    assert f"{RETENTION} area (fraction × log-SNR)" in head
     assert [line[0] for line in body] == ["–", "–", "1=", "1=", "3"]
     assert [line[1] for line in body[:2]] == ["**empirical-bayes · population**", "**empirical-bayes · held out**"]
 
@@ -155,7 +158,7 @@ def test_markdown_escapes_model_names():
     assert "<script>" not in text
     named = [line for line in text.splitlines() if line.startswith("| – | &lt;script&gt;")]
     assert len(named) == 1
-    assert len(cells(named[0])) == 12, "an escaped pipe opens no cell"
+    assert len(cells(named[0])) == 3 + 3 * 4, "an escaped pipe opens no cell"
 
 
 @pytest.mark.parametrize(
@@ -255,11 +258,22 @@ def test_terminal_prints_markup_and_control_characters_literally():
 # ---------------------------------------------------------------------------------------- write_board
 
 
-def test_write_board_writes_four_files_that_read_back(tmp_path):
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_write_board_writes_tables_and_figures_that_read_back(tmp_path):
     results = crowded_document()
     paths = write_board(results, tmp_path / "new" / "board")
-    assert [p.name for p in paths] == [f"leaderboard.{x}" for x in ("md", "csv", "json", "html")]
-    assert sorted(p.name for p in paths[0].parent.iterdir()) == sorted(p.name for p in paths)
+    assert [p.name for p in paths[:4]] == [f"leaderboard.{x}" for x in ("md", "csv", "json", "html")]
+    assert [p.relative_to(tmp_path / "new" / "board").as_posix() for p in paths[4:]] == [
+        "figures/digits-routes-all-models.svg",
+        "figures/fashion-mnist-order-of-emergence.svg",
+        "figures/fashion-mnist-routes-ddpm.svg",
+        "figures/fashion-mnist-routes-score-sde.svg",
+        "figures/fashion-mnist-routes-latent-diffusion.svg",
+    ]
+    assert files(tmp_path) == sorted(paths)
     assert load_results(paths[2]) == results
 
 
@@ -287,7 +301,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypa
     monkeypatch.setattr(leaderboard.os, "replace", no_space)
     with pytest.raises(OSError, match="No space"):
         write_board(crowded_document(), tmp_path)
-    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert {p: p.read_bytes() for p in files(tmp_path)} == before
 
 
 def test_an_empty_run_still_has_a_board(tmp_path):

@@ -6,8 +6,8 @@ from benchsuite.boards import Line
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.orders import arrows, orders_of, tau_text, titles_of
 from benchsuite.report.route_curves import Data
-from benchsuite.report.route_figures import Figure, leading_entry, overview, routes_by_line
-from benchsuite.report.route_panels import Small, Span, panel_attributes, panel_body, span_of
+from benchsuite.report.route_figures import Figure, leading_entry, overview, routes_figures
+from benchsuite.report.route_panels import Span, panel_attributes, panel_body, span_of
 from benchsuite.report.words import interval, number
 from benchsuite.results import Emergence, Results
 
@@ -38,7 +38,7 @@ def headline(results: Results, data: Data, minus: str = "-") -> str:
     first = leading_entry(results, data)
     if first is None:
         return ""
-    title = titles_of(data.boards).get((first.label, first.split), first.label)
+    title = titles_of(data.boards).get((first.label, data.name, first.split), first.label)
     said = f"By {first.metric}, {title} fixes {arrows(first)}."
     followers = [e for e in orders_of(results, data.name)[first.metric] if e.tau]
     if followers:
@@ -68,26 +68,17 @@ def _overview(results: Results, data: Data, ident: str) -> Markup | None:
 
 
 def _routes(data: Data, ident: str) -> Markup | None:
-    figures = routes_by_line(data)
+    figures = routes_figures(data)
     if not figures:
         return None
-    span = span_of([panel for _, figure in figures for panel in figure.panels])
-    parts: list[Markup] = []
-    if len(data.factors) > 1:
-        for index, (line, figure) in enumerate(figures):
-            grid = join([_key(figure), _grid(figure, span, f"{ident}-r{index}-")])
-            parts.append(
-                el("details", None, el("summary", None, f"{line.title}: {len(figure.panels)} factors"), grid)
-            )
-    else:  # one panel per model: nothing to fold away
-        panels = [
-            Small(line.title, panel.aside, panel.strokes, panel.top, panel.half, panel.unit)
-            for line, figure in figures
-            for panel in figure.panels
-        ]
-        key = dict(entry for _, figure in figures for entry in figure.key)
-        joint = Figure("", tuple(key.items()), tuple(panels))
-        parts = [_key(joint), _grid(joint, span, f"{ident}-r")]
+    span = span_of([panel for figure in figures for panel in figure.panels])
+    parts = []
+    for index, figure in enumerate(figures):
+        drawn = join([_key(figure), _grid(figure, span, f"{ident}-r{index}-")])
+        if len(data.factors) > 1:
+            said = f"{figure.title}: {len(figure.panels)} factors"
+            drawn = el("details", None, el("summary", None, said), drawn)
+        parts.append(drawn)
     caption = (
         "Every route read as information in nats from 0 to H, entropies turned over, bands 95 % intervals. For a "
         "perfect model all routes that are no lower bound coincide, with each other and with the oracle's curve "

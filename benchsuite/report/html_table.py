@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from benchsuite.boards import Board, Line, status_words
 from benchsuite.report import words
@@ -11,7 +11,7 @@ from benchsuite.report.clocks import native_time_at
 from benchsuite.report.losses import TextTable
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.series import Series
-from benchsuite.results import Estimate
+from benchsuite.results import Check, Estimate
 
 MINUS = "−"
 
@@ -43,12 +43,15 @@ def board_table(board: Board, series: Mapping[tuple[str, str], Series], ident: s
         el("th", {"scope": "col", "rowspan": 2}, "rank"),
         el("th", {"scope": "col", "rowspan": 2, "class": "model"}, "model"),
         el("th", {"scope": "col", "rowspan": 2}, "oracle gap"),
-        *(el("th", {"scope": "colgroup", "colspan": 3, "class": "route"}, _route(board, x)) for x in board.routes),
+        *(
+            el("th", {"scope": "colgroup", "colspan": len(board.scalars(x)), "class": "route"}, _route(board, x))
+            for x in board.routes
+        ),
     ]
     below = [
-        el("th", {"scope": "col", "class": "route" if index == 0 else None}, name)
-        for _ in board.routes
-        for index, name in enumerate(words.SCALAR_TITLES.values())
+        el("th", {"scope": "col", "class": "route" if index == 0 else None}, _scalar_head(name, board.unit(route)))
+        for route in board.routes
+        for index, name in enumerate(board.scalars(route))
     ]
     body = [_line(board, line, series[line.label, line.split], notes) for line in board.lines]
     ranked = (
@@ -74,7 +77,7 @@ def consistency_table(board: Board) -> Markup | None:
     for line in board.lines:
         found = [line.checks.get(name) for name in board.checks]
         if any(found):
-            cells = [el("td", None, _estimate(c.deviation, digits=3) if c else "–") for c in found]
+            cells = [el("td", None, _check(c)) for c in found]
             body.append(el("tr", None, el("th", {"scope": "row"}, line.title), *cells))
     units = {c.check: c.unit for line in board.lines for c in line.checks.values()}
     heads = [el("th", {"scope": "col"}, name, el("small", None, f" {units[name]}")) for name in board.checks]
@@ -95,6 +98,13 @@ def consistency_table(board: Board) -> Markup | None:
     )
     region = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Consistency"}
     return join([el("h3", {"class": "apart"}, "Consistency of the routes"), el("div", region, table)])
+
+
+def _check(check: Check | None) -> Markup | str:
+    if check is None:
+        return "–"
+    failed = el("small", {"class": "failed"}, f"fails: {', '.join(check.failed)}") if check.failed else None
+    return join([_estimate(check.deviation, digits=3), failed])
 
 
 def text_table(found: TextTable) -> Markup:
@@ -118,6 +128,11 @@ def _route(board: Board, route: str) -> Markup:
     return join([route, version, el("small", {"class": style}, said) if said else None])
 
 
+def _scalar_head(name: str, unit: str) -> Markup:
+    said = words.scalar_unit(name, unit)
+    return join([words.scalar_title(name), el("small", {"class": "unit"}, said) if said else None])
+
+
 def _line(board: Board, line: Line, series: Series, notes: _Notes) -> Markup:
     facts = line.any_row
     said = dict.fromkeys(filter(None, [facts.family, facts.space, *works_in(facts.paper)]))
@@ -135,27 +150,28 @@ def _line(board: Board, line: Line, series: Series, notes: _Notes) -> Markup:
         el("td", {"class": "score"}, "–" if line.oracle else _estimate(line.score)),
     ]
     for route in board.routes:
-        cells += _cells(line, route, notes)
+        cells += _cells(line, route, board.scalars(route), notes)
     return el("tr", {"class": "oracle" if line.oracle else None}, *cells)
 
 
-def _cells(line: Line, route: str, notes: _Notes) -> list[Markup]:
+def _cells(line: Line, route: str, scalars: Sequence[str], notes: _Notes) -> list[Markup]:
     row = line.rows.get(route)
     if row is None or not row.ok:
         note = notes.mark(row.reason) if row and row.reason else None
         status = el("span", {"class": f"status {row.status if row else 'absent'}"}, status_words(row), note)
-        return [el("td", {"class": "route none", "colspan": 3}, status)]
+        return [el("td", {"class": "route none", "colspan": len(scalars)}, status)]
     cells = []
-    for index, name in enumerate(words.SCALAR_TITLES):
-        estimate = row.scalars[name]
+    for index, name in enumerate(scalars):
+        estimate = row.scalars.get(name)
         marks = (
-            [notes.mark(f"{line.title}, {route}, {words.SCALAR_TITLES[name]}: {row.scalar_notes[name]}")]
+            [notes.mark(f"{line.title}, {route}, {words.scalar_title(name)}: {row.scalar_notes[name]}")]
             if name in row.scalar_notes
             else []
         )
         extra = None
-        if name == "log_snr_50":
+        if index == 0:
             marks += [notes.mark(f"{line.title}, {route}: {flag}") for flag in row.flags]
+        if name == "log_snr_50":
             extra = _onset_note(line, route, estimate)
         content = join([_estimate(estimate, join(marks)), extra])
         cells.append(el("td", {"class": "route" if index == 0 else None}, content))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from benchsuite.boards import Board, Line, board_notes, boards, cells_without_values, status_words
-from benchsuite.report import losses, words
+from benchsuite.report import losses, orders, words
 from benchsuite.report.citation import bibtex
-from benchsuite.results import Results
+from benchsuite.results import Check, Results
 
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {c: f"\\{c}" for c in "\\`*[]|~$"}
 #: Underscores inside a word are literal in GitHub's dialect; only those at an edge of a word can open emphasis.
@@ -17,8 +18,9 @@ _EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 def markdown_text(results: Results) -> str:
     """The whole report in Markdown; every string of the document is escaped."""
     parts = ["# Leaderboard", _provenance_line(results)]
-    for board in boards(results):
-        parts += _board(board)
+    pivoted = boards(results)
+    for board in pivoted:
+        parts += _orders(results, board, pivoted) + _board(board)
     parts += _missing(results)
     parts += ["## How to read it", *(f"* **{term}**: {text}" for term, text in words.LEGEND)]
     parts += ["## Provenance", *(f"* {name}: {escape(value)}" for name, value in words.provenance_items(results))]
@@ -42,7 +44,7 @@ def _board(board: Board) -> list[str]:
     parts += [f"{facts}."] if facts else []
     head = ["rank", "model", "oracle gap"]
     for route in board.routes:
-        head += [f"{escape(route)} {name}" for name in words.SCALAR_TITLES.values()]
+        head += [f"{escape(route)} {_scalar_head(name, board.unit(route))}" for name in board.scalars(route)]
     table = [head, ["--:", ":--", *["--:"] * (len(head) - 2)]]
     parts.append(
         "\n".join(f"| {' | '.join(cells)} |" for cells in [*table, *(_line(board, x) for x in board.lines)])
@@ -64,10 +66,34 @@ def _line(board: Board, line: Line) -> list[str]:
     for route in board.routes:
         row = line.rows.get(route)
         if row is None or not row.ok:
-            cells += [status_words(row), "", ""]
+            cells += [status_words(row), *[""] * (len(board.scalars(route)) - 1)]
         else:
-            cells += [words.estimate_text(row.scalars[name]) for name in words.SCALAR_TITLES]
+            cells += [words.estimate_text(row.scalars.get(name)) for name in board.scalars(route)]
     return cells
+
+
+def _scalar_head(name: str, unit: str) -> str:
+    said = words.scalar_unit(name, unit)
+    return escape(words.scalar_title(name) + (f" ({said})" if said else ""))
+
+
+def _orders(results: Results, board: Board, pivoted: Sequence[Board]) -> list[str]:
+    """The orders of emergence of a data set, above the first of its boards."""
+    found = orders.orders_of(results, board.dataset)
+    if not found or next(b for b in pivoted if b.dataset == board.dataset) is not board:
+        return []
+    titles = orders.titles_of(pivoted)
+    parts = [f"## {escape(board.dataset)} · order of emergence"]
+    for metric, entries in found.items():
+        head = f"by {escape(metric)}, the earliest first, with log-SNR₅₀"
+        table = [["model", head, "Kendall's τ"], [":--", ":--", "--:"]]
+        for entry in entries:
+            title = titles.get((entry.label, entry.dataset, entry.split), entry.label)
+            table.append([escape(title), escape(orders.arrows(entry, values=True)), orders.tau_text(entry)])
+        parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in table))
+    left = {f"{f}: {why}" for entries in found.values() for e in entries for f, why in e.left_out.items()}
+    parts.append("≈: cannot be told apart. τ: rank correlation with the oracle's order by the same route.")
+    return parts + [f"* without a place: {escape(text)}" for text in sorted(left)]
 
 
 def _consistency(board: Board) -> list[str]:
@@ -77,9 +103,14 @@ def _consistency(board: Board) -> list[str]:
     for line in board.lines:
         found = [line.checks.get(name) for name in board.checks]
         if any(found):
-            said = [f"{words.estimate_text(c.deviation, 3)} {escape(c.unit)}" if c else "–" for c in found]
+            said = [_check(c) if c else "–" for c in found]
             table.append([escape(line.title), *said])
     return ["\n".join(f"| {' | '.join(cells)} |" for cells in table)]
+
+
+def _check(check: Check) -> str:
+    failed = f", fails: {', '.join(check.failed)}" if check.failed else ""
+    return f"{words.estimate_text(check.deviation, 3)} {escape(check.unit + failed)}"
 
 
 def _text_table(table: losses.TextTable) -> str:

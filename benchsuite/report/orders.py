@@ -20,9 +20,9 @@ def orders_of(results: Results, dataset: str) -> dict[str, list[Emergence]]:
     return found
 
 
-def titles_of(boards: Sequence[Board]) -> dict[tuple[str, str], str]:
-    """{(label, split): how the boards call that line}."""
-    return {(line.label, line.split): line.title for board in boards for line in board.lines}
+def titles_of(boards: Sequence[Board]) -> dict[tuple[str, str, str], str]:
+    """{(label, data set, split): how the boards call that line}."""
+    return {(line.label, board.dataset, line.split): line.title for board in boards for line in board.lines}
 
 
 def arrows(entry: Emergence, values: bool = False, minus: str = "-") -> str:
@@ -40,8 +40,3 @@ def tau_text(entry: Emergence, minus: str = "-") -> str:
     if entry.tau is None:
         return "–"
     return f"{words.number(entry.tau.value, 2, minus)} {words.interval(entry.tau, 2, minus)}".rstrip()
-
-
-def left_out_text(entry: Emergence) -> str:
-    """The text "dummy (never reaches …)", "" when every factor has its place."""
-    return "; ".join(f"{factor} ({why})" for factor, why in entry.left_out.items())

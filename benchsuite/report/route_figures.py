@@ -55,17 +55,22 @@ def leading_entry(results: Results, data: Data) -> Emergence | None:
     return next((entry for entry in entries if entry.reference is None), entries[0] if entries else None)
 
 
-def routes_by_line(data: Data) -> list[tuple[Line, Figure]]:
-    """All routes to every factor, a figure per model; models without two curves to compare have none."""
-    known = route_styles(data)
+def routes_figures(data: Data) -> list[Figure]:
+    """All routes to every factor, a figure per model; a data set of one factor has one, with a panel per model.
+
+    Models with a single curve, which nothing can be compared to, are left out.
+    """
+    known, single = route_styles(data), len(data.factors) == 1
     figures = []
     for line in data.lines:
         found = [routes for board in data.boards if (routes := routes_of(board, line))]
-        if not any(len(routes.routes) + bool(routes.ideal) > 1 for routes in found):
-            continue
-        panels = [routes_panel(routes, known, routes.factor) for routes in found]
-        figures.append((line, Figure(line.title, _key(found, known), tuple(panels))))
-    return figures
+        if any(len(routes.routes) + bool(routes.ideal) > 1 for routes in found):
+            panels = [routes_panel(routes, known, line.title if single else routes.factor) for routes in found]
+            figures.append(Figure(line.title, _key(found, known), tuple(panels)))
+    if not single or not figures:
+        return figures
+    key = dict(entry for figure in figures for entry in figure.key)
+    return [Figure("all models", tuple(key.items()), tuple(panel for f in figures for panel in f.panels))]
 
 
 def route_styles(data: Data) -> dict[str, str]:

@@ -65,7 +65,7 @@ def routes_panel(found: FactorRoutes, routes: Mapping[str, str], title: str) -> 
     """Every route of one model to one factor over the grey ideal; `routes` = {metric: style}."""
     strokes = [Stroke("oracle", "ideal", found.ideal)] if found.ideal else []
     strokes += [Stroke(route.name, routes[route.metric], route.curve) for route in found.routes]
-    return Small(title, "", tuple(strokes), found.entropy, False, "nats")
+    return Small(title, "nats", tuple(strokes), found.entropy, False, "nats")
 
 
 def overview_panel(data: Data, line: Line, styles: Mapping[str, str], aside: str) -> Small | None:
@@ -120,7 +120,7 @@ def panel_body(panel: Small, span: Span, ident: str) -> Markup:
             *_levels(panel, y),
             # an inner svg cuts off what leaves the plot; its view box keeps the coordinates of the outer one
             el("svg", {**inside, "viewBox": " ".join(map(str, inside.values()))}, *drawn),
-            text(LEFT, TOP - 10, _cut(panel.title, 24 if panel.aside else 38), "start", "who"),
+            text(LEFT, TOP - 10, _cut(panel.title, 36 - len(panel.aside)), "start", "who"),
             text(RIGHT, TOP - 10, panel.aside, "end"),
             el("line", {"class": "cursor", "y1": TOP, "y2": BOTTOM, "x1": LEFT, "x2": LEFT}),
         ]

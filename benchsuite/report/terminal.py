@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from benchsuite.boards import Board, Line, board_notes, boards, cells_without_values, status_words
-from benchsuite.report import losses, words
-from benchsuite.results import Estimate, Row, parse_results
+from benchsuite.report import losses, orders, words
+from benchsuite.results import Estimate, Results, Row, parse_results
 
 _FIXED, _PER_ROUTE = 40, 19  #: columns that the model's own cells and one route take
 
@@ -24,7 +24,10 @@ def render_terminal(results: object, console: Console) -> None:
         UsageError: `results` is not a results document.
     """
     parsed = parse_results(results)
-    for board in boards(parsed):
+    pivoted = boards(parsed)
+    for dataset in dict.fromkeys(board.dataset for board in pivoted):
+        _orders(parsed, dataset, pivoted, console)
+    for board in pivoted:
         title = " · ".join(filter(None, [board.dataset, board.factor]))
         console.print()
         console.print(_text(title, "bold"))
@@ -49,6 +52,18 @@ def render_terminal(results: object, console: Console) -> None:
         told = f"{status}: {row.reason}" if row.reason else status
         console.print(_text(row.label, "bold"), _text(told, _style(row)), _text(", ".join(cells), "dim"))
     console.print(_text("log-SNR₅₀: lower = fixed earlier, at more noise. Gap: 0 = ideal. = shared rank.", "dim"))
+
+
+def _orders(results: Results, dataset: str, pivoted: tuple[Board, ...], console: Console) -> None:
+    """Who fixes what first: a line per model and route."""
+    found, titles = orders.orders_of(results, dataset), orders.titles_of(pivoted)
+    for metric, entries in found.items():
+        console.print()
+        console.print(_text(f"{dataset} · order of emergence by {metric}", "bold"))
+        for entry in entries:
+            tau = f" (Kendall's tau {orders.tau_text(entry)})" if entry.tau else ""
+            title = titles.get((entry.label, dataset, entry.split), entry.label)
+            console.print(_text(f"{title}: "), _text(orders.arrows(entry)), _text(tau, "dim"), sep="")
 
 
 def _table(board: Board, routes: tuple[str, ...]) -> Table:

@@ -8,7 +8,7 @@ from benchsuite.boards import Board
 from benchsuite.results import Estimate, Results
 
 #: Column heads: scalar → (name, what it is).
-SCALAR_TITLES = {"log_snr_50": "log-SNR₅₀", "width": "width", "gap": "gap"}
+SCALAR_TITLES = {"log_snr_50": "log-SNR₅₀", "width": "width", "gap": "gap", "area": "area"}
 
 
 def number(value: float | None, digits: int = 2, minus: str = "-") -> str:
@@ -33,6 +33,16 @@ def estimate_text(estimate: Estimate | None, digits: int = 2) -> str:
     if estimate is None:
         return "–"
     return f"{number(estimate.value, digits)} {interval(estimate, digits)}".rstrip()
+
+
+def scalar_title(name: str) -> str:
+    """Column head of a scalar; one that this version does not know goes by its own name."""
+    return SCALAR_TITLES.get(name, name.replace("_", " "))
+
+
+def scalar_unit(name: str, unit: str) -> str:
+    """The unit of a scalar where it is not log-SNR: an area is in the `unit` of its curve × log-SNR."""
+    return f"{unit} × log-SNR" if name == "area" and unit else ""
 
 
 def percent(value: float | None) -> str:
@@ -114,6 +124,11 @@ LEGEND: tuple[tuple[str, str], ...] = (
         "log-SNR₅₀ minus that of the oracle on its population, by the same route and in the same space. "
         "0 is ideal, above 0 is later, below 0 is earlier.",
     ),
+    (
+        "area",
+        "distance of the curve from the oracle's by the same route, integrated over the levels that both cover; "
+        "signed for a loss, of which only the excess counts. 0 is ideal.",
+    ),
     ("oracle gap", "mean of |gap| over the routes that rank, which the board names. The rank follows it."),
     (
         "rank",
@@ -140,6 +155,17 @@ LEGEND: tuple[tuple[str, str], ...] = (
         "consistency",
         "how far identities between the routes are missed, averaged over the levels where the factor is being "
         "decided. 0 for a perfect model with perfect estimates; a bound counts only by its excess.",
+    ),
+    (
+        "routes agree",
+        "largest difference of two routes to one number at any level, as a fraction of H (of the range from floor "
+        "to ceiling). Beyond 0.15, sampling aside, the route farther from the oracle's curve is named as failing; "
+        "without an oracle, the one farther from the median.",
+    ),
+    (
+        "order of emergence",
+        "factors sorted by log-SNR₅₀; ≈ where the 95 % interval of the paired distance of neighbours holds 0. "
+        "Kendall's τ-b compares it with the oracle's order by the same route.",
     ),
     ("[low, high]", "95 % bootstrap interval over images."),
     (
