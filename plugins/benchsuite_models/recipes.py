@@ -153,27 +153,3 @@ class LatentDiffusionFashionMNIST(_Diffusion):
     name = "latent-diffusion-fashion-mnist"
     summary = "autoencoder and latent diffusion on Fashion-MNIST, conditional on any subset of class and garment"
     config = _latent_diffusion("fashion-mnist:dummy_factor=2", steps=1400)
-
-
-class DDPMShapes(_Diffusion):
-    """Prediction of the clean image on 32 x 32 rendered rooms."""
-
-    name = "ddpm-shapes"
-    summary = "DDPM on the rendered shapes, conditional on any subset of factors"
-    config = _clean("ddpm", "shapes:dummy_factor=2", steps=1400)
-
-
-class ScoreSDEShapes(_Diffusion):
-    """Variance-exploding score network on 32 x 32 rendered rooms in [0, 1]."""
-
-    name = "score-sde-shapes"
-    summary = "VE score SDE on the rendered shapes, conditional on any subset of factors"
-    config = _clean("score-sde", "shapes:dummy_factor=2", steps=1400)
-
-
-class LatentDiffusionShapes(_Diffusion):
-    """An autoencoder 3 x 32 x 32 => 4 x 8 x 8 and v-prediction in its latents."""
-
-    name = "latent-diffusion-shapes"
-    summary = "autoencoder and latent diffusion on the rendered shapes, conditional on any subset of factors"
-    config = _latent_diffusion("shapes:dummy_factor=2", steps=2200)

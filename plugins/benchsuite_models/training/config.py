@@ -48,7 +48,7 @@ class Noise:
     centre: float = 0.0
     width: float = 2.0
     weight: float = 0.0
-    cap: float = float("inf")
+    cap: float | None = None
 
 
 @dataclass(frozen=True)

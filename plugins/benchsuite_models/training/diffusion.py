@@ -107,9 +107,8 @@ def draw_log_snr(batch: int, noise: Noise, generator: torch.Generator) -> torch.
 
 def level_weight(sigma: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Weight of the squared error of the noise at each level, see `Noise`; sigma (B,)."""
-    capped = (noise.cap * sigma**2 / (1 + sigma**2)).clamp_max(1.0)
-    weight: torch.Tensor = (1 + sigma**2) ** noise.weight * capped
-    return weight
+    weight: torch.Tensor = (1 + sigma**2) ** noise.weight
+    return weight if noise.cap is None else weight * (noise.cap * sigma**2 / (1 + sigma**2)).clamp_max(1.0)
 
 
 def drop_labels(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
