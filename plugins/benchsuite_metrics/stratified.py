@@ -36,7 +36,7 @@ def stratified(labels: NDArray[Any], n: int, seed: int) -> NDArray[np.int64]:
         rarest = int(np.where(lacking, left, count + 1).argmin())
         candidates = order[free[order] & has[order, rarest]]
         # the item whose other values are lacking most
-        best = candidates[(has[candidates] * np.sign(wanted)).sum(axis=1).argmax()]
+        best = candidates[(has[candidates] * wanted).sum(axis=1).argmax()]
         chosen[best], free[best] = True, False
         wanted -= has[best]
     return np.flatnonzero(chosen)
