@@ -125,16 +125,19 @@ def _swatch(kind: str, style: str) -> Markup:
 
 
 def _ticks(scale: Scale, log: bool) -> Iterator[tuple[float, str]]:
-    """(pixel, label) of an axis; a logarithmic one has its decades, if there are two of them."""
+    """(pixel, label) of an axis; a logarithmic one has decades, or 1, 2, 5 of each where there are few of them."""
     low, high = scale.domain
-    if log and math.floor(high) > math.ceil(low):
-        every = max(1, math.ceil((math.floor(high) - math.ceil(low)) / 6))
-        for decade in range(math.ceil(low), math.floor(high) + 1, every):
-            yield scale(decade), f"{10.0**decade:g}"
+    if log:
+        decades = range(math.floor(low), math.ceil(high) + 1)
+        every = max(1, math.ceil(len(decades) / 7))
+        for decade in decades[::every]:
+            for leading in (1, 2, 5) if len(decades) <= 4 else (1,):
+                if low <= (tick := decade + math.log10(leading)) <= high:
+                    yield scale(tick), f"{10**tick:.3g}"
     else:
         step = nice_step(high - low, 6)
         for tick in nice_ticks(low, high, 6):
-            yield scale(tick), f"{10**tick:.2g}" if log else tick_text(tick, step)
+            yield scale(tick), tick_text(tick, step)
 
 
 # ------------------------------------------------------------------------------------------ reading

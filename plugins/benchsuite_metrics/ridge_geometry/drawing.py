@@ -12,8 +12,8 @@ from benchsuite import Curve
 from benchsuite_metrics.ridge_geometry.contours import level_lines
 from benchsuite_metrics.ridge_geometry.points import Floats
 
-#: noise levels of the panels, in root-mean-square radii of the training points
-NOISES = (1.0, 1 / 2, 1 / 4, 1 / 16)
+#: noise levels of the panels, in root-mean-square radii of the training points; the last level is drawn too
+NOISES = (1.0, 1 / 3, 1 / 10)
 #: grid nodes along a side, an even number so that lines of symmetry lie between nodes, and paths drawn at most
 NODES, PATHS = 120, 150
 #: training points beyond which the plane is not drawn: the grid would take too long
@@ -103,7 +103,7 @@ def planar(x: NDArray[Any], log_snr: Floats, points: Floats) -> dict[str, Any]:
     low, high = middle - half, middle + half
     wanted = [int(np.abs(-log_snr / 2 - np.log(noise * radius)).argmin()) for noise in NOISES]
     panels = []
-    for t in sorted(set(wanted)):
+    for t in sorted({*wanted, len(log_snr) - 1}):
         sigma = float(np.exp(-log_snr[t] / 2))
         density, ridge = density_and_ridge(points, sigma, low, high)
         states = x[:PATHS, t].astype(np.float64)
