@@ -39,7 +39,7 @@ def figure_files(results: Results) -> dict[str, str]:
 
 
 def _file_name(said: str, taken: Mapping[str, str]) -> str:
-    stem = re.sub(r"[^a-z0-9.]+", "-", said.lower()).strip("-.")
+    stem = re.sub(r"[^a-z0-9]+", "-", said.lower()).strip("-")
     names = (f"{stem}{'' if n == 1 else f'-{n}'}.svg" for n in range(1, len(taken) + 2))
     return next(name for name in names if name not in taken)
 
