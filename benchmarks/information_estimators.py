@@ -110,7 +110,9 @@ class Source(ExactMixture):
         super().__init__(PlantedHeads().means.tolist(), covariances=STD**2)
 
 
-def estimates(model: PlantedHeads, items: int, seed: int = 0) -> dict[str, tuple[Array, Array]]:
+def estimates(
+    model: PlantedHeads, items: int, seed: int = 0, probe: bool = True
+) -> dict[str, tuple[Array, Array]]:
     """{estimator: (log_snr (T,), nats (T,))}: all forms of the metric, and the mixture by a probe's posterior."""
     source = Source()
     source.load()
@@ -126,7 +128,8 @@ def estimates(model: PlantedHeads, items: int, seed: int = 0) -> dict[str, tuple
             str(curve.extra["form"]): (np.asarray(curve.log_snr), np.asarray(curve.per_item.mean(axis=0)))
             for curve in MutualInformation().compute(records)
         }
-        found["mixture by a probe"] = _probe_mixture(model, bench)
+        if probe:
+            found["mixture by a probe"] = _probe_mixture(model, bench)
     return found
 
 
@@ -142,7 +145,7 @@ def _probe_mixture(model: PlantedHeads, bench: Bench) -> tuple[Array, Array]:
         return x + sigmas[:, None, None] * torch.randn(len(grid), *x.shape, generator=generator)
 
     ridge = sigmas.new_full((len(grid),), 1e-2)
-    fit = logistic.fit(noised(train.x) / scale, train.labels[:, 0], CLASSES, ridge)
+    fit = logistic.fit(noised(train.x) / scale, train.labels[:, 0], CLASSES, ridge, max_iterations=60)
     x = noised(test.x)
     p = fit.log_probabilities(x / scale).exp()
     rates = []

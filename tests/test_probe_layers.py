@@ -250,7 +250,7 @@ def test_options_that_do_not_exist(options: dict[str, Any], message: str) -> Non
 
 
 def test_subsets_keep_the_shares_of_every_value() -> None:
-    """Three factors of unequal frequencies: within three items of every share, which random choice misses by ten."""
+    """Three factors of unequal frequencies: within three items of a share that random choice misses by ten."""
     rng = np.random.default_rng(1)
     laws = ((3, [0.6, 0.3, 0.1]), (2, [0.9, 0.1]), (5, [0.2] * 5))
     labels = np.stack([rng.choice(k, size=500, p=p) for k, p in laws], axis=1)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchsuite import Curve, Metric, NoiseSweep, NotApplicableError, Record
 from benchsuite.contracts import FloatArray
@@ -161,9 +162,9 @@ class LinearProbe(Metric):
 class _Task:
     """Which rows and levels of the record's taps are used, and for what."""
 
-    rows: FloatArray  #: (R,) indices
-    roles: FloatArray  #: (R,) "train", "val" or "test"
-    levels: FloatArray  #: (S,) indices
+    rows: NDArray[Any]  #: (R,) indices
+    roles: NDArray[Any]  #: (R,) "train", "val" or "test"
+    levels: NDArray[Any]  #: (S,) indices
     flags: tuple[str, ...] = ()
 
     @classmethod
