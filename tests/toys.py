@@ -14,7 +14,7 @@ from benchsuite import Dataset, DiffusionModel, ExactModel, Factor, Metric, Read
 from benchsuite.discovery import Catalog
 from benchsuite.own_data import ExactReadout
 from benchsuite.plan import Request, Settings
-from benchsuite.protocols.settings import ForkSettings, SweepSettings, UTurnSettings
+from benchsuite.protocols.settings import FilterSettings, ForkSettings, SweepSettings, UTurnSettings
 
 CLASS = Factor("class", ("left", "right"))
 SHAPE = (1, 4, 4)
@@ -28,6 +28,8 @@ SMALL = Settings(
     sweep=SweepSettings(low=-4.0, high=4.0, nodes=9, tap_stride=4),
     u_turn=UTurnSettings(low=-4.0, high=4.0, every=2.0, steps_per_level=1, end=5.0),
     fork=ForkSettings(low=-4.0, high=4.0, every=4.0, steps_per_level=2, end=5.0, k=3, items=4),
+    # nothing is ruled out, so that counted passes are those made
+    label_filter=FilterSettings(low=-4.0, high=4.0, nodes=9, negligible=0.0),
 )
 
 
