@@ -133,7 +133,7 @@ def _ticks(scale: Scale, log: bool) -> Iterator[tuple[float, str]]:
         for decade in decades[::every]:
             for leading in (1, 2, 5) if len(decades) <= 4 else (1,):
                 if low <= (tick := decade + math.log10(leading)) <= high:
-                    yield scale(tick), f"{10**tick:.3g}"
+                    yield scale(tick), f"{10**tick:.3g}".replace("e+0", "e").replace("e-0", "e−")
     else:
         step = nice_step(high - low, 6)
         for tick in nice_ticks(low, high, 6):

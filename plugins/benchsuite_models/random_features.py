@@ -145,8 +145,8 @@ class RandomFeatures(DiffusionModel):
             _layer("architectural bias along", "grey", TAUS, [split.tangent_floor] * len(TAUS)),
         ]
         if not math.isinf(self.tau):
-            layers.append(_layer("this model", "c0", (self.tau,), split.tangent[:1], "dots"))
-            layers.append(_layer("this model", "c1", (self.tau,), split.normal[:1], "dots"))
+            layers.append(_layer("this model", "ink", (self.tau,), split.tangent[:1], "dots"))
+            layers.append(_layer("this model", "ink", (self.tau,), split.normal[:1], "dots"))
         x, y = {"name": "training time tau", "log": True}, {"log": True}
         panel = {"title": "Excess loss over the exact denoiser", "x": x, "y": y, "layers": layers}
         return {

@@ -66,9 +66,9 @@ def stages(curves: Mapping[str, Curve], dim: int, width: int) -> dict[str, Any]:
         _panel(
             "Reach: distance from the ridge over the noise",
             [_line("rho", "c0", level, distance), _line("noise floor", "grey", level, np.ones_like(level))],
-            log=True,
+            {"log": True, "low": min(0.5, float(distance.min())), "high": max(2.0, float(distance.max()))},
         ),
-        _panel("Align: the late normal error is the offset", align, log=True),
+        _panel("Align: the late normal error is the offset", align, {"log": True}),
     ]
     if slide := curves.get(f"slide d={dim}"):
         flat = np.ones(len(slide.log_snr))
@@ -84,8 +84,8 @@ def stages(curves: Mapping[str, Curve], dim: int, width: int) -> dict[str, Any]:
     return {"title": f"Reach, align, slide: ridge of dimension {dim} in {width}", "panels": panels}
 
 
-def _panel(title: str, layers: list[dict[str, Any]], log: bool = False) -> dict[str, Any]:
-    return {"title": title, "x": {"name": "log-SNR"}, "y": {"log": log}, "layers": layers}
+def _panel(title: str, layers: list[dict[str, Any]], y: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {"title": title, "x": {"name": "log-SNR"}, "y": dict(y or {}), "layers": layers}
 
 
 def _line(name: str, style: str, x: NDArray[Any], y: NDArray[Any]) -> dict[str, Any]:
