@@ -70,6 +70,7 @@ def graded_directions(
         rest = math.sqrt(weights[~live].sum())
         rows = np.concatenate([rows - root[live, None] * mean, -rest * mean[None]])
         vectors, values = leading(rows, count - found, at_rest)
+        first = found
         for vector, value in zip(vectors, values, strict=True):
             vector = vector - basis[:found].T @ (basis[:found] @ vector)
             size = np.linalg.norm(vector)
@@ -77,11 +78,11 @@ def graded_directions(
                 break
             basis[found], log_mu[found] = vector / size, math.log(value) + highest
             found += 1
-            left -= np.outer(left @ basis[found - 1], basis[found - 1])
-        else:
+        if found == first:
+            break
+        if found < count:
+            left -= (left @ basis[first:found].T) @ basis[first:found]
             left[np.linalg.norm(left, axis=1) <= ROUNDING * lengths] = 0.0
-            continue
-        break
     return basis, log_mu
 
 

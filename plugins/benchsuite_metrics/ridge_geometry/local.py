@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class Local:
         """tr C."""
         if self.covariance is not None:
             return float(np.trace(self.covariance))
-        return float(np.square(self._rows()).sum())
+        return float(np.square(self._rows).sum())
 
     def step_to_ridge(self, tangent: Floats, sigma: float, newton: bool) -> Floats:
         """One step (d,) across the ridge whose `tangent` directions (dim, d) are given.
@@ -77,10 +78,10 @@ class Local:
         target = across(across(self.shift))  # twice: near the ridge most of m - x is tangential
         if not newton:
             return target
-        covariance, rows = self.covariance, self._rows()
+        covariance = self.covariance
 
         def bent(v: Floats) -> Floats:
-            product = rows.T @ (rows @ v) if covariance is None else covariance @ v
+            product = self._rows.T @ (self._rows @ v) if covariance is None else covariance @ v
             return across(v - product / sigma**2)
 
         delta = np.zeros_like(target)
@@ -97,6 +98,7 @@ class Local:
             way = rest + (size / before) * way
         return delta
 
+    @cached_property
     def _rows(self) -> Floats:
         """sqrt(w_i)(y_i - m), (K, d): their Gram matrix is C, in floating-point numbers of ordinary size."""
         mean = np.exp(self.log_weights) @ self.apart
