@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from benchsuite.contracts import Dataset, DiffusionModel, Record, Split
 from benchsuite.errors import BenchsuiteError, NotApplicableError
 from benchsuite.protocols.common import chunks
+from benchsuite.specs import split_spec
 
 #: images (C, H, W) lie in [-1, 1]; beyond this they are in another range
 RANGE = 1.01
@@ -69,7 +70,7 @@ def _train_split(model: DiffusionModel, dataset: Dataset) -> Split:
             f"the training data of {model.name} are unknown: let its training_data (in benchsuite.json, dataset) "
             f"say {dataset.name!r} if that is what it was trained on"
         )
-    if model.training_data != dataset.name:
+    if split_spec(model.training_data)[0] != dataset.name:  # options add factors or leave items out
         raise NotApplicableError(f"{model.name} was trained on {model.training_data!r}, not on {dataset.name!r}")
     return dataset.split("train")
 

@@ -37,14 +37,23 @@ class IdxDataset(ImageDataset):
         size: side of the images in pixels, at least 28: they are centred on a background of -1.
         dummy_factor: see `ImageDataset`.
         readout: likewise.
+        only: name or number of the one class whose items are kept, in every split; the factors stay as they are.
     """
 
     system_directory: ClassVar[str] = ""
     how_to_get: ClassVar[str]
     class_names: ClassVar[tuple[str, ...]]
 
-    def __init__(self, directory: str = "", size: int = 32, dummy_factor: int = 0, readout: str = "") -> None:
+    def __init__(
+        self, directory: str = "", size: int = 32, dummy_factor: int = 0, readout: str = "", only: str = ""
+    ) -> None:
         super().__init__(dummy_factor, readout)
+        numbers = {name: k for k, name in enumerate(self.class_names)} | {str(k): k for k in range(CLASSES)}
+        if only and only not in numbers:
+            raise UsageError(
+                f"{self.name}: only={only!r} is no class; known: 0 … {CLASSES - 1}, {', '.join(self.class_names)}"
+            )
+        self.only = numbers[only] if only else None
         if size < SIDE:
             raise UsageError(f"{self.name}: size={size} would cut the images; it must be at least {SIDE}")
         self.directory = directory
@@ -98,6 +107,10 @@ class IdxDataset(ImageDataset):
                     raise DataError(f"{images}: {len(order)} images are too few for a train and a val split")
                 sizes = {"train": len(order) - held, "val": held}
             for name, index in cut(order, sizes).items():
+                if self.only is not None:
+                    index = index[targets[index] == self.only]
+                    if not len(index):
+                        raise DataError(f"{labels}: no item of class {self.only} in split {name!r}")
                 splits[name] = self._split(pixels[index], columns[index], [ids[i] for i in index])
         return factors, splits
 

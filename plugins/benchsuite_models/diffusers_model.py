@@ -64,6 +64,7 @@ class DiffusersModel(DiffusionModel):
         self.revision = revision
         self.options = Options(factor, null_class, data_range)
         self._dataset: Dataset | None = None
+        self._told: dict[str, int] = {}
         self._root: Path | None = None
 
     @abstractmethod
@@ -95,6 +96,7 @@ class DiffusersModel(DiffusionModel):
                     f"{self.name}: factor {factor.name!r} has {factor.size} values in the model and "
                     f"{sizes[factor.name]} in {dataset.name}"
                 )
+        self._told = constant_values(dataset)
 
     def load(self, device: str = "cpu", dtype: str = "float32") -> None:
         """Read weights and schedule; `dtype` float32, float16 or bfloat16 is that of the network's arithmetic.
@@ -219,6 +221,8 @@ class DiffusersModel(DiffusionModel):
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """See `DiffusionModel.denoise`; arithmetic around the network is at least float32.
 
+        On a data set with one value of a factor, that value is what null stands for.
+
         Raises:
             UsageError: labels of a wrong shape or outside their range.
         """
@@ -226,6 +230,10 @@ class DiffusersModel(DiffusionModel):
 
         network = self.network
         assert network is not None, "load() first"
+        given = [self._told.get(factor.name, -1) for factor in self.factors]
+        if max(given, default=-1) >= 0:
+            default = torch.tensor(given, device=x.device).expand(len(x), -1)
+            labels = default if labels is None else torch.where(labels.to(x.device) == -1, default, labels)
         condition = self._conditions.index(labels, len(x), x.device)
         if self._conditions.summed:
             assert condition is not None
@@ -252,9 +260,19 @@ class DiffusersModel(DiffusionModel):
             "process": self._process.describe(),
             "data_range": (self._range.low, self._range.high),
             "classes": self._conditions,
+            **({"told": sorted(self._told.items())} if self._told else {}),
             "code": f"{self.name} {self.version}",
         }
         return fingerprint_state({**self.network.state_dict(), **facts})
+
+
+def constant_values(dataset: Dataset) -> dict[str, int]:
+    """{factor: value} of the factors of which all training items have one value, though there are others."""
+    found = {}
+    for factor, column in zip(dataset.factors, dataset.split("train").labels.T, strict=True):
+        if factor.size > 1 and len(column) and bool((column == column[0]).all()):
+            found[factor.name] = int(column[0])
+    return found
 
 
 def unfolded(channels: int, size: tuple[int | None, ...], patch: int) -> tuple[int | None, ...]:

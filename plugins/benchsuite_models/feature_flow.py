@@ -126,7 +126,8 @@ class FeatureFlow:
             left = (-rate).exp()
             # (1 - e^{-2 tau λ}) / λ, which is 2 tau where λ vanishes
             gain = torch.where(self._values > 0, -torch.expm1(-rate) / self._values, 2 * tau)
-        return (self._start * left + self._cross * gain) @ self._axes.T
+        found: torch.Tensor = (self._start * left + self._cross * gain) @ self._axes.T
+        return found
 
     def error_split(self, taus: Sequence[float], dim: int) -> ErrorSplit:
         """Errors along and across the ridge of dimension `dim`, at each of `taus` and at tau = inf."""
