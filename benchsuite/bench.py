@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -160,6 +161,20 @@ class Bench:
 
     def _priors(self) -> dict[str, Any]:
         return _prior(self.model, self.dataset)
+
+    def seconds_per_pass(self) -> float:
+        """Seconds of one row's forward pass in a full batch (or alone, where that is slow already), measured."""
+        low, high = self.model.sigma_range
+        sigma = math.sqrt(max(low, 1e-2) * min(high, 1e2))
+        seconds = 0.0
+        for rows in (1, 1, min(self.settings.batch, len(self.items))):  # the first one warms up
+            x = self.items.x[:rows]
+            started = time.perf_counter()
+            self.model.denoise(x, x.new_full((rows,), sigma)).sum().item()  # waits for the device
+            seconds = (time.perf_counter() - started) / rows
+            if seconds > 0.5:
+                break
+        return seconds
 
     def run(self, need: ProtocolOptions, advance: Callable[[int], None], blocks: Blocks | None = None) -> Record:
         """Run a protocol, halving the batch while memory runs out; `blocks` keeps what is done meanwhile."""

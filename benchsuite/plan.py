@@ -43,6 +43,7 @@ class Settings:
     #: items of its population that an oracle is evaluated on, at most; all of them leave no sampling of items
     oracle_items: int = 1200
     probe_items: int = 800  #: items a probe is trained on, at most; a quarter as many choose tap and ridge
+    oracle: bool = True  #: run the oracle of every data set beside the models, and measure their distance from it
     bootstrap: int = 1000  #: resamples behind every interval
     dtype: str = "float32"
     batch: int = 1024  #: largest number of rows in one forward pass
@@ -85,6 +86,14 @@ class Request:
     cells: tuple[
         Group, ...
     ] = ()  #: if there are any, the plan is their union and the three lists above are not used
+
+    #: what a suite leaves to the user, (list, example) each: weights and images have no place in a suite
+    examples: tuple[tuple[str, str], ...] = ()
+
+    def hint(self, key: str) -> str:
+        """What the suite says that `key` may be, for messages."""
+        found = dict(self.examples).get(key)
+        return f"; suite {self.suite} leaves them to you, for example {found}" if found else ""
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -154,7 +163,7 @@ def make_plan(request: Request, catalog: Catalog) -> Plan:
             if spec not in datasets:
                 datasets[spec] = _factory(_class(catalog, "datasets", spec), "data set", spec)
         scored = tuple(dict.fromkeys(metrics[spec].name for spec in group.metrics))
-        for unit in _units(group, catalog):
+        for unit in _units(group, catalog, request):
             key = (unit.label, unit.dataset, unit.split)
             before = units[key].metrics or () if key in units else ()  # a unit of two groups is measured once
             units[key] = replace(unit, metrics=tuple(dict.fromkeys(before + scored)))
@@ -165,21 +174,22 @@ def make_plan(request: Request, catalog: Catalog) -> Plan:
     return Plan(tuple(units.values()), built, unite(built), datasets, request.settings)
 
 
-def _units(group: Group, catalog: Catalog) -> list[Unit]:
+def _units(group: Group, catalog: Catalog, request: Request) -> list[Unit]:
     """The units of one group, without their metrics."""
     if not group.metrics:
         raise UsageError("no metric asked for; name at least one with --metrics")
     models = [(spec, _class(catalog, "models", spec)) for spec in _distinct(group.models)]
     if not models:
-        raise UsageError("no model asked for; name at least one with --models")
-    oracles = [cls for cls in catalog.models.values() if cls.oracle]
+        raise UsageError(f"no model asked for; name at least one with --models{request.hint('models')}")
+    oracles = [cls for cls in catalog.models.values() if cls.oracle and request.settings.oracle]
     units: list[Unit] = []
     for spec, cls in models:
         if cls.own_data:
             units.append(Unit(spec, spec, cls, _factory(cls, "model", spec), "", "test", oracle=True))
     on_data = [(spec, cls) for spec, cls in models if not cls.own_data]
     if on_data and not group.datasets:
-        raise UsageError(f"model {on_data[0][0]!r} needs a data set; name one with --datasets")
+        hint = request.hint("datasets")
+        raise UsageError(f"model {on_data[0][0]!r} needs a data set; name one with --datasets{hint}")
     for dataset in _distinct(group.datasets):
         enumerated = _class(catalog, "datasets", dataset).enumerated
         units += _units_on(dataset, on_data, oracles, enumerated)
@@ -271,7 +281,8 @@ def load_suite(name: str) -> Request:
     """Read a suite by name, or from a TOML file.
 
     The file has ``models``, ``datasets`` and ``metrics``, every one of which meets every other; or tables
-    ``[[cells]]`` with lists of their own, whose union is run, for models that belong on different data.
+    ``[[cells]]`` with lists of their own, whose union is run, for models that belong on different data. A list may
+    be left to the user, with an example of it in ``[examples]``.
 
     Raises:
         UsageError: no such suite or file, not TOML, or an unknown key.
@@ -289,13 +300,15 @@ def load_suite(name: str) -> Request:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"suite {name}: not TOML: {error}") from None
-    known = {"summary", *_LISTS, "settings", "cells"}
+    known = {"summary", *_LISTS, "settings", "cells", "examples"}
     for key in table:
         if key not in known:
             raise unknown(f"key of suite {name}:", key, known)
     lists = _read_lists(table, f"suite {name}")
     settings = read_settings(Settings(), table.get("settings", {}), f"suite {name}: settings")
-    return Request(settings=settings, suite=name, cells=_read_cells(table.get("cells", []), lists, name), **lists)
+    cells = _read_cells(table.get("cells", []), lists, name)
+    examples = _read_examples(table.get("examples", {}), name)
+    return Request(settings=settings, suite=name, cells=cells, examples=examples, **lists)
 
 
 def _read_cells(tables: Any, lists: Mapping[str, tuple[str, ...]], name: str) -> tuple[Group, ...]:
@@ -311,6 +324,18 @@ def _read_cells(tables: Any, lists: Mapping[str, tuple[str, ...]], name: str) ->
         own = _read_lists(table, where)
         groups.append(Group(**{key: own[key] or lists[key] for key in _LISTS}))
     return tuple(groups)
+
+
+def _read_examples(table: Any, name: str) -> tuple[tuple[str, str], ...]:
+    where = f"suite {name}: examples"
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{where} must be a table, got {table!r}")
+    for key, value in table.items():
+        if key not in _LISTS:
+            raise unknown(f"key of {where}:", key, _LISTS)
+        if not isinstance(value, str):
+            raise UsageError(f"{where}.{key} must be a string, got {value!r}")
+    return tuple(table.items())
 
 
 def _read_lists(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:

@@ -65,6 +65,13 @@ class ConsoleReporter(Reporter):
         task = self.progress.add_task(f"{self._unit}: {name}", total=passes, what="passes")
         return lambda rows: self.progress.advance(task, rows)
 
+    def long(self, name: str, passes: int, seconds: float, block: int) -> None:
+        """What is ahead, before it begins."""
+        cost = f"{passes:,} forward passes, about {seconds / 3600:.1f} hours at {passes / seconds:,.3g} a second"
+        kept = f": U-turns of {block} items at a time are kept" if name == "u_turn" else ""
+        text = f"{self._unit}: {name} is {cost}. Stop and run the same command again at any time{kept}"
+        self.console.print(Text(text, style="yellow"))
+
     def finish(self, outcome: Outcome) -> None:
         """One line per unit, and one per cell that has no value."""
         for task in self.progress.task_ids:

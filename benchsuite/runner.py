@@ -21,6 +21,8 @@ from benchsuite.store import Store, key_of
 
 #: what a plugin may throw without stopping the others
 FAULTS = (Exception, SystemExit)
+#: forward passes of a protocol whose duration is worth an estimate, and seconds worth telling
+MANY, LONG = 100_000, 1800.0
 #: packages that are installed under another name than they are imported by
 PIP_NAMES = {"sklearn": "scikit-learn", "PIL": "pillow", "cv2": "opencv-python", "skimage": "scikit-image"}
 
@@ -34,6 +36,9 @@ class Reporter:
     def protocol(self, name: str, passes: int, stored: bool) -> Callable[[int], None]:
         """A protocol of so many forward passes begins (or is found in the store); returns a row counter."""
         return lambda rows: None
+
+    def long(self, name: str, passes: int, seconds: float, block: int) -> None:
+        """A protocol of so many forward passes is going to take hours; U-turns are kept per `block` of items."""
 
     def finish(self, outcome: Outcome) -> None:
         """A unit is done."""
@@ -195,6 +200,8 @@ class _Runner:
             stored = self.store.record(key) if self.store else None
             advance = self.reporter.protocol(need.protocol, passes, stored is not None)
             blocks = StoredBlocks(self.store, origin, bench.settings.block) if self.store else Blocks()
+            if stored is None and passes >= MANY and (seconds := passes * bench.seconds_per_pass()) >= LONG:
+                self.reporter.long(need.protocol, passes, seconds, bench.settings.block)
             record = stored or bench.run(need, advance, blocks)
             if stored is None and self.store:
                 self.store.put_record(key, record, origin)

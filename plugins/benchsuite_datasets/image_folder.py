@@ -144,8 +144,8 @@ def balanced(files: list[tuple[str, Path]], count: int, where: Path) -> dict[str
         own = sorted(paths, key=lambda path: item_hash(path.as_posix()))
         if len(own) < count + 2:
             raise DataError(
-                f"{where / label}: {len(own)} images; per_class={count} takes {count + 2}, with one each for train "
-                "and val"
+                f"{where / label}: {len(own)} images; per_class={count} takes {count + 2}, with one each for "
+                "train and val"
             )
         for name, part in zip(SPLITS, (own[:1], own[1:2], own[2 : count + 2]), strict=True):
             members[name] += [(label, path) for path in part]
