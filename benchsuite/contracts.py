@@ -387,7 +387,8 @@ class Curve:
     axis: str = "log_snr"
     beside: str | None = None  #: variant in whose panel this curve is drawn, as a theory of it; None = its own
     flags: tuple[str, ...] = ()  #: warnings that belong to the number
-    extra: Mapping[str, Any] = field(default_factory=dict)  #: JSON-able scalars worth a place in the row
+    #: JSON-able facts for the row; "columns", {heading: number or {"value", "low", "high"}}, are put in a table
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Metric(ABC):

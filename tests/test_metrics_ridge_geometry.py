@@ -20,8 +20,11 @@ from toys import SMALL, ToyData, ToyModel, catalog_of, request
 from benchsuite import BenchsuiteError, Curve, DiffusionModel, NotApplicableError, Record, UsageError
 from benchsuite.assemble import assemble
 from benchsuite.bench import Bench
+from benchsuite.boards import boards
 from benchsuite.plan import Unit, make_plan
 from benchsuite.protocols.settings import TrajectorySettings
+from benchsuite.report.losses import tables
+from benchsuite.results import parse_results
 from benchsuite.runner import run as run_plan
 from benchsuite.statistics import summarise
 
@@ -312,7 +315,8 @@ def test_a_model_of_unknown_training_data_gets_a_row_that_says_so() -> None:
     settings = replace(SMALL, trajectory=replace(PATHS, steps_per_level=1, paths=12, low=-3.0, high=3.0, end=3.0))
     plan = make_plan(request(["toy"], ["toy-data"], ["ridge-geometry"], settings=settings), catalog)
     outcomes = run_plan(plan, None, "cpu")
-    rows = assemble(plan, outcomes, {})["rows"]
+    document = assemble(plan, outcomes, {})
+    rows = document["rows"]
     assert {row["factor"] for row in rows} == {""}
     toy = next(row for row in rows if row["label"] == "toy")
     assert (toy["status"], toy["stage"]) == ("not_applicable", "population")
@@ -320,6 +324,15 @@ def test_a_model_of_unknown_training_data_gets_a_row_that_says_so() -> None:
     oracle = next(row for row in rows if row["oracle"])
     assert oracle["status"] == "ok", oracle["reason"]
     assert oracle["extra"]["training_points"] == 24
+    (table,) = [
+        t for board in boards(parse_results(document)) for t in tables(board) if t.title == "ridge-geometry"
+    ]
+    assert table.head[:3] == ("ridge-geometry", "d*", "ρ⊥ at the end")
+    assert [row[0] for row in table.rows] == ["empirical-bayes · population", "empirical-bayes · held out"]
+    shown = table.rows[0]
+    value = oracle["extra"]["columns"]["ρ⊥ at the end"]
+    assert shown[2] == f"{value['value']:.3g} [{value['low']:.3g}, {value['high']:.3g}]"
+    assert shown[3] == "–"  # an exact denoiser has no error to align with
 
 
 def test_influence_values_have_the_statistic_as_mean_and_its_error_as_spread() -> None:

@@ -27,7 +27,8 @@ class TextTable:
 
 def tables(board: Board) -> list[TextTable]:
     """The tables that have rows."""
-    return [table for table in (_thresholds(board), _theory(board)) if table.rows]
+    columns = (_columns(board, route) for route in board.routes)
+    return [table for table in (_thresholds(board), _theory(board), *columns) if table.rows]
 
 
 def thresholds_text(line: Line, route: str) -> str:
@@ -60,6 +61,29 @@ def _theory(board: Board) -> TextTable:
         (title, *(_said(theory[key]) if key in theory else "–" for key in keys)) for title, theory in found.items()
     )
     return TextTable("Theory", ("theory", *(key.replace("_", " ") for key in keys)), rows)
+
+
+def _columns(board: Board, route: str) -> TextTable:
+    """The scalars that a metric wants beside its name: ``extra["columns"]`` of its rows, see `Curve`."""
+    found = {
+        line.title: columns
+        for line in board.lines
+        if (row := line.rows.get(route)) and row.ok and isinstance(columns := row.extra.get("columns"), dict)
+    }
+    keys = tuple(dict.fromkeys(key for columns in found.values() for key in columns))
+    rows = tuple((title, *(_scalar(columns.get(key)) for key in keys)) for title, columns in found.items())
+    return TextTable(route, (route, *keys), rows)
+
+
+def _scalar(value: Any) -> str:
+    """``0.98 [0.95, 1.02]`` of a number with its interval, or the number alone."""
+    if isinstance(value, dict):
+        ends = [value.get(key) for key in ("value", "low", "high")]
+        if not all(isinstance(end, int | float) for end in ends):
+            return "–"
+        number, low, high = (f"{end:.3g}" for end in ends)
+        return f"{number} [{low}, {high}]"
+    return f"{value:.3g}" if isinstance(value, int | float) and not isinstance(value, bool) else "–"
 
 
 def _measured(line: Line, route: str) -> list[CurvePoints]:

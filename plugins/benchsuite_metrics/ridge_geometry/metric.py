@@ -34,6 +34,16 @@ from benchsuite_metrics.ridge_geometry.responsibilities import KEEP
 
 #: ridge dimensions unless others are asked for
 DIMS = "1,2,4,8"
+#: heading of a column in reports -> fact that it shows
+COLUMNS = {
+    "offset per normal error": "slope",
+    "correlation": "correlation",
+    "E∥ / E⊥, late": "late_error_ratio",
+    "memorised": "memorised",
+    "between modes": "inter_mode",
+    "ridge left at log-SNR": "leave_log_snr",
+    "speciation at log-SNR": "speciation_log_snr",
+}
 #: share of sample coordinates outside the range of the training set, widened by a quarter, that is flagged
 ASTRAY = 0.05
 
@@ -156,7 +166,7 @@ class RidgeGeometry(Metric):
         level = int(usable[-1]) if len(usable) else len(log_snr) - 1
         late = scalars.late_level(geometry)
         first, second = nearest_two(final, points)
-        return {
+        facts = {
             "dim": dim,
             "dims": list(geometry.dims),
             "dim_chosen": self.dim is None,
@@ -174,6 +184,8 @@ class RidgeGeometry(Metric):
             "memorised": scalars.fraction(is_memorised(first, second), resampled),
             "inter_mode": scalars.fraction(is_between(first, second, self.radius), resampled),
         }
+        columns = {title: facts[name] for title, name in COLUMNS.items()}
+        return facts | {"columns": {"d*": dim, "ρ⊥ at the end": scalars.at_end(published, resampled), **columns}}
 
 
 class _Builder:

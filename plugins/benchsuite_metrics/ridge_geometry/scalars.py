@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchsuite import Curve
 from benchsuite_metrics.ridge_geometry.influence import Mask
 from benchsuite_metrics.ridge_geometry.local import local_pictures
 from benchsuite_metrics.ridge_geometry.paths import PathGeometry
@@ -35,6 +36,12 @@ def weights(paths: int, seed: int) -> Floats:
 def fraction(members: Mask, resampled: Floats) -> Number:
     """Share of the paths that are `members`, (P,)."""
     return _number(float(members.mean()), (resampled @ members).clip(0.0, 1.0))
+
+
+def at_end(curve: Curve, resampled: Floats) -> Number:
+    """The value of a curve over paths at its cleanest level."""
+    last = np.asarray(curve.per_item, dtype=np.float64)[:, -1]
+    return _number(float(last.mean()), resampled @ last)
 
 
 def alignment(geometry: PathGeometry, which: int, level: int, resampled: Floats) -> dict[str, Any]:
