@@ -24,6 +24,7 @@ from benchsuite_models.recipes import (
     ScoreSDEFashionMNIST,
 )
 from benchsuite_models.score_sde import ScoreSDE
+from diffusers_factory import Images
 
 from benchsuite import DiffusionModel, Factor, Split
 from benchsuite.samplers import reverse
@@ -166,7 +167,7 @@ def test_the_record_is_that_of_the_recipe(recipe: type[DDPMDigits], digits: Digi
 def test_garments_are_known_by_class_garment_and_control(cls: type[DiffusionModel]) -> None:
     """What ships for Fashion-MNIST opens without its images, and each factor by itself moves the prediction."""
 
-    class Garments(Digits):
+    class Garments(Images):
         name = "fashion-mnist"
 
         def __init__(self) -> None:
