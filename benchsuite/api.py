@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,13 +19,17 @@ from benchsuite.contracts import Dataset, DiffusionModel, FloatArray, Metric
 from benchsuite.discovery import Catalog, discover
 from benchsuite.errors import UsageError
 from benchsuite.plan import Plan, Settings, Unit, unite
-from benchsuite.protocols.settings import SweepSettings, UTurnSettings
+from benchsuite.protocols.settings import FilterSettings, SweepSettings, UTurnSettings
 from benchsuite.runner import Outcome, Reporter, run
 from benchsuite.store import Store
 
 #: A case posed from Python is usually small and exact: more draws and more probe items than a suite takes.
 DEFAULTS = Settings(
-    probe_items=4000, batch=8192, sweep=SweepSettings(draws=4), u_turn=UTurnSettings(draws=4, steps_per_level=4)
+    probe_items=4000,
+    batch=8192,
+    sweep=SweepSettings(draws=4),
+    label_filter=FilterSettings(draws=2),
+    u_turn=UTurnSettings(draws=4, steps_per_level=4),
 )
 
 
@@ -109,7 +114,8 @@ def measure(
         model: a model object or spec.
         dataset: a data set object or spec; None measures an exact model on items drawn from it.
         metrics: metric objects or specs.
-        grid: log-SNR levels of the noise sweep: (low, high, nodes), or any longer list of equidistant levels.
+        grid: log-SNR levels of the noise sweep and of the label filter: (low, high, nodes), or any longer list of
+            equidistant levels.
         n: number of evaluated items, at most what the split holds.
         seed: base seed of items (if drawn), noise and bootstrap.
         settings: everything else (default: `DEFAULTS`); `n`, `seed` and `grid` are put on top.
@@ -124,7 +130,8 @@ def measure(
     base = settings or DEFAULTS
     base = replace(base, items=n, oracle_items=n, seed=seed)
     if grid is not None:
-        base = replace(base, sweep=_sweep(base, grid))
+        sweep = _sweep(base, grid)
+        base = replace(base, sweep=sweep, label_filter=_on(sweep, base.label_filter))
     make, cls, label = _maker(model, catalog)
     built = [
         m if isinstance(m, Metric) else specs.build(catalog.get("metrics", specs.split_spec(m)[0]), "metric", m)
@@ -196,6 +203,13 @@ def _dataset_maker(dataset: Dataset | str, catalog: Catalog) -> Callable[[], Dat
         cls = catalog.get("datasets", specs.split_spec(dataset)[0])
         return lambda: specs.build(cls, "data set", dataset)
     return lambda: dataset
+
+
+def _on(sweep: SweepSettings, filtering: FilterSettings) -> FilterSettings:
+    """The label filter with the levels of `sweep` and, between them, steps of 0.25 log-SNR or less."""
+    spacing = (sweep.high - sweep.low) / (sweep.nodes - 1)
+    steps = max(1, math.ceil(spacing / 0.25 - 1e-9))
+    return replace(filtering, low=sweep.low, high=sweep.high, nodes=sweep.nodes, steps_per_level=steps)
 
 
 def _sweep(base: Settings, grid: Sequence[float]) -> Any:

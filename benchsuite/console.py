@@ -49,7 +49,7 @@ def show_plan(console: Console, plan: Plan, device: str) -> None:
     console.print(table)
     for unit, fault in broken:
         say(console, f"{unit.label}: {fault.status} at {fault.stage}: {fault.reason}")
-    spared = "; at most, for values that a label filter has ruled out take none" if "label_filter" in plan.needs else ""
+    spared = "; at most, as values that a label filter rules out take none" if "label_filter" in plan.needs else ""
     say(console, f"{total:,} forward passes in all{spared}")
     say(console, f"settings: {plan.settings}")
     if any(fault.status != "not_applicable" for _, fault in broken):

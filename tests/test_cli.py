@@ -65,6 +65,8 @@ SMALL = [
     *("--set", "bootstrap=20"),
     *("--set", "probe_items=12"),
     *("--set", "sweep.nodes=9"),
+    *("--set", "label_filter.nodes=9"),
+    *("--set", "label_filter.negligible=0.0"),  # counted passes are then those made
     *("--set", "u_turn.every=2.0"),
     *("--set", "u_turn.steps_per_level=1"),
     "--device=cpu",
@@ -265,7 +267,7 @@ def test_the_dry_run_counts_what_the_run_then_makes(command: Command) -> None:
         ["toy", "toy-data"],
         ["toy[1]", "toy-data"],  # brackets are not markup
     ]
-    counts = [int(word.replace(",", "")) for line in table for word in line[3:5]]
+    counts = [int(word.replace(",", "")) for line in table for word in line[3:6]]
     assert sum(counts) == total
     rows = json.loads(command(*arguments, "--json").out)["rows"]
     assert sum(row["forward_passes"] for row in rows) == total

@@ -265,3 +265,14 @@ def test_two_factors_are_filtered_on_one_path() -> None:
 def test_settings_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         FilterSettings(**options)
+
+
+def test_steps_between_recorded_levels() -> None:
+    """Recording every third level of a path changes nothing but what is written down."""
+    model = mixture()
+    items = drawn(model, 4)
+    every = run(model, items, replace(SETTINGS, nodes=31))
+    few = run(model, items, replace(SETTINGS, nodes=11, steps_per_level=3))
+    np.testing.assert_allclose(few["log_snr"], every["log_snr"][::3])
+    for name in ("filter/class", "coarse/class", "mixture/class", "posterior/class"):
+        np.testing.assert_array_equal(few[name], every[name][:, ::3])

@@ -48,7 +48,11 @@ def test_counted_passes_are_those_made_and_those_reported(asked: Callable[[], in
     assert asked() == sum(counted.values())
     reported = {row["metric"]: row["forward_passes"] for row in found["rows"]}
     sweep, turns = counted["noise_sweep"], counted["u_turn"]
-    assert reported == {"mutual-information": sweep, "class-retention": turns, "tap-mean": sweep}
+    assert reported == {
+        "mutual-information": sweep + counted["label_filter"],
+        "class-retention": turns,
+        "tap-mean": sweep,
+    }
 
 
 def test_counting_survives_what_cannot_run() -> None:
@@ -75,13 +79,13 @@ def test_a_second_run_computes_nothing_and_says_the_same(tmp_path: Path, asked: 
 
 def test_a_killed_run_goes_on_from_the_cell_it_was_in(tmp_path: Path, asked: Callable[[], int]) -> None:
     class Killed(Reporter):
-        """Interrupts when the second unit's second protocol begins."""
+        """Interrupts when the second unit's second protocol begins, the fifth of all."""
 
         begun = 0
 
         def protocol(self, name: str, passes: int, stored: bool) -> Callable[[int], None]:
             self.begun += 1
-            if self.begun == 4:
+            if self.begun == 5:
                 raise KeyboardInterrupt
             return lambda rows: None
 
@@ -92,7 +96,7 @@ def test_a_killed_run_goes_on_from_the_cell_it_was_in(tmp_path: Path, asked: Cal
         document(plan, Store(tmp_path), Killed())
     assert asked() == sum(per_unit.values()) + per_unit["noise_sweep"]
     found = document(plan, Store(tmp_path))
-    assert asked() == per_unit["u_turn"]
+    assert asked() == per_unit["label_filter"] + per_unit["u_turn"]
     assert {row["status"] for row in found["rows"]} == {"ok"}
 
 
@@ -158,19 +162,21 @@ def test_a_metric_is_scored_again_when_its_options_change_and_without_the_model(
         ({}, set()),
         ({"batch": 3}, set()),
         ({"bootstrap": 50}, set()),
-        ({"seed": 1}, {"noise_sweep", "u_turn"}),
-        ({"items": 5}, {"noise_sweep", "u_turn"}),
+        ({"seed": 1}, {"noise_sweep", "label_filter", "u_turn"}),
+        ({"items": 5}, {"noise_sweep", "label_filter", "u_turn"}),
         ({"probe_items": 8}, {"noise_sweep"}),
         ({"sweep": replace(SMALL.sweep, nodes=5)}, {"noise_sweep"}),
         ({"sweep": replace(SMALL.sweep, draws=4)}, {"noise_sweep"}),
         ({"sweep": replace(SMALL.sweep, tap_stride=2)}, {"noise_sweep"}),
+        ({"label_filter": replace(SMALL.label_filter, nodes=5)}, {"label_filter"}),
+        ({"label_filter": replace(SMALL.label_filter, steps_per_level=2)}, {"label_filter"}),
         ({"u_turn": replace(SMALL.u_turn, draws=2)}, {"u_turn"}),
         ({"u_turn": replace(SMALL.u_turn, method="ancestral")}, {"u_turn"}),
         ({"fork": replace(SMALL.fork, k=5)}, set()),
         ({"metrics": ("mutual-information",)}, {"noise_sweep"}),  # no taps asked for: another record
         ({"metrics": ("class-retention",)}, set()),
-        ({"models": ("counted:seed=5",)}, {"noise_sweep", "u_turn"}),
-        ({"datasets": ("toy-data:shift=0.1",)}, {"noise_sweep", "u_turn"}),
+        ({"models": ("counted:seed=5",)}, {"noise_sweep", "label_filter", "u_turn"}),
+        ({"datasets": ("toy-data:shift=0.1",)}, {"noise_sweep", "label_filter", "u_turn"}),
     ],
 )
 def test_a_change_repeats_what_it_must(
@@ -200,12 +206,12 @@ def keys(monkeypatch: pytest.MonkeyPatch, *patches: tuple[Any, str, Any], **sett
 @pytest.mark.parametrize(
     ("patch", "changed"),
     [
-        ((ToyModel, "version", "2"), {"noise_sweep", "u_turn"}),
-        ((ToyModel, "fingerprint", lambda self: "other weights"), {"noise_sweep", "u_turn"}),
-        ((ToyData, "version", "2"), {"noise_sweep", "u_turn"}),
-        ((ToyData, "fingerprint", lambda self: "other images"), {"noise_sweep", "u_turn"}),
+        ((ToyModel, "version", "2"), {"noise_sweep", "label_filter", "u_turn"}),
+        ((ToyModel, "fingerprint", lambda self: "other weights"), {"noise_sweep", "label_filter", "u_turn"}),
+        ((ToyData, "version", "2"), {"noise_sweep", "label_filter", "u_turn"}),
+        ((ToyData, "fingerprint", lambda self: "other images"), {"noise_sweep", "label_filter", "u_turn"}),
         ((ToyReadout, "fingerprint", lambda self: "other judge"), {"u_turn"}),
-        ((bench_module, "engine_identity", lambda: "other engine"), {"noise_sweep", "u_turn"}),
+        ((bench_module, "engine_identity", lambda: "other engine"), {"noise_sweep", "label_filter", "u_turn"}),
         ((ToyModel, "paper", "another"), set()),
         ((ToyReadout, "name", "another"), set()),
     ],

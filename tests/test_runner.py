@@ -358,7 +358,10 @@ def test_groups_leave_rows_for_what_they_asked_only() -> None:
         ("other-toy-data", "class-retention", "ok"),
         ("other-toy-data", "tap-mean", "ok"),
     }
-    assert [sorted(outcome.passes) for outcome in outcomes] == [["noise_sweep"], ["noise_sweep", "u_turn"]]
+    assert [sorted(outcome.passes) for outcome in outcomes] == [
+        ["label_filter", "noise_sweep"],
+        ["noise_sweep", "u_turn"],
+    ]
 
 
 def test_ranks_are_over_the_routes_that_a_data_set_was_asked_for() -> None:

@@ -72,12 +72,12 @@ def filtered(model: DiffusionModel, items: Items, priors: Priors, settings: Filt
 
 
 def levels(settings: FilterSettings, sigma_range: tuple[float, float]) -> tuple[FloatArray, int]:
-    """The grid and the index of the first level in the model's range; it ends with the last one that is.
+    """Every step's level and the index of the first one in the model's range; they end with the last one that is.
 
     Levels below the range are kept: the noise of a path is drawn from the grid's first level on, so that models
     of other ranges see the same paths.
     """
-    grid = np.linspace(settings.low, settings.high, settings.nodes)
+    grid = np.linspace(settings.low, settings.high, (settings.nodes - 1) * settings.steps_per_level + 1)
     high, low = (float(log_snr_from_sigma(sigma)) for sigma in sigma_range)
     inside = np.flatnonzero((grid >= low - 1e-9) & (grid <= high + 1e-9))
     if len(inside) < 2:
@@ -128,11 +128,11 @@ def label_filter(
     for draw in range(settings.draws if chosen else 0):
         for part in chunks(len(items), rows):
             paths = _Paths(model, items.x[part], chosen, settings.negligible, batch, meter)
-            paths.run(grid, first, keys[part], draw)
+            paths.run(grid, first, settings.steps_per_level, keys[part], draw)
             for name, columns in paths.kept.items():
                 found.setdefault(name, []).append(np.stack(columns, axis=1))
     arrays: dict[str, NDArray[np.generic]] = {
-        "log_snr": grid[first:],
+        "log_snr": grid[[i for i in range(first, len(grid)) if i % settings.steps_per_level == 0]],
         "items": np.array(items.ids * settings.draws),
         **{f"labels/{f.name}": np.tile(items.column(f.name), settings.draws) for f in items.factors},
         **{name: np.concatenate(parts) for name, parts in found.items()},
@@ -167,8 +167,8 @@ class _Paths:
     meter: Meter
     kept: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
 
-    def run(self, grid: FloatArray, first: int, keys: torch.Tensor, draw: int) -> None:
-        """Go through the levels `first`, first + 1, … of `grid`, keeping what the record holds."""
+    def run(self, grid: FloatArray, first: int, every: int, keys: torch.Tensor, draw: int) -> None:
+        """Go through the levels `first`, first + 1, … of `grid`, keeping what the record holds of some."""
         noise = self._z(keys, level_number(float(grid[0])), draw)
         for below, level in pairwise(grid[: first + 1]):
             noise = _decayed(noise, self._z(keys, level_number(float(level)), draw), level - below)
@@ -185,7 +185,8 @@ class _Paths:
                 coarse = _updated(stop.log_pi, stop.rest, stop.active, step, z)
             active = {name: _undecided(fine[name], coarse[name], self.negligible) for name in fine}
             rest = self._rest(active, noise, level)
-            self._keep(fine, coarse, active, rest, noise, level)
+            if i % every == 0:
+                self._keep(fine, coarse, active, rest, noise, level)
             behind.append(_Stop(coarse, noise, level, rest, active))
             if i + 1 < len(grid):
                 step = float(grid[i + 1]) - level
