@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,27 @@ def assemble(
     return {
         "schema_version": SCHEMA_VERSION,
         "provenance": provenance,
-        "settings": _plain(plan.settings),
+        "settings": _plain(plan.settings) | _own_settings(plan),
         "rows": rows,
         "ranking": _ranking(plan, outcomes, gaps, verdicts),
         "emergence": [entry for outcome in outcomes for entry in _emergence(plan, outcome, summaries)],
         "consistency": checks,
         "calibration": {metric.name: verdicts.get(metric.name) for metric in plan.metrics},
     }
+
+
+def _own_settings(plan: Plan) -> dict[str, Any]:
+    """{"units": {label: the protocols that run otherwise}}, if any do."""
+    own: dict[str, Any] = {}
+    for unit in plan.units:
+        changed = {
+            f.name: _plain(getattr(unit.settings, f.name))
+            for f in fields(plan.settings)
+            if unit.settings and getattr(unit.settings, f.name) != getattr(plan.settings, f.name)
+        }
+        if changed:
+            own[unit.label] = changed
+    return {"units": own} if own else {}
 
 
 def _row(

@@ -321,16 +321,14 @@ def _request(
     set_: list[str] | None,
 ) -> Request:
     """The suite with the command line's changes on top."""
-    from dataclasses import replace
-
-    from benchsuite.plan import load_suite, read_settings, settings_table
+    from benchsuite.plan import load_suite, settings_table
 
     request = load_suite(suite)
     changes: dict[str, Any] = settings_table(set_ or [])
     direct = {"seed": seed, "dtype": dtype, "items": limit, "oracle_items": limit}
     changes |= {key: value for key, value in direct.items() if value is not None}
     request = request.asking_for(_words(models), _words(datasets), _words(metrics))
-    return replace(request, settings=read_settings(request.settings, changes, "--set"))
+    return request.with_settings(changes, "--set")
 
 
 def _sizes(text: str) -> dict[int, int]:

@@ -56,6 +56,6 @@ def _suite(name: str) -> str:
     request = load_suite(name)
     lines = [f"{name}  (suite)", ""]
     for group in request.groups:
-        lines += [f"{key}: {', '.join(names)}" for key, names in vars(group).items()]
+        lines += [f"{key}: {', '.join(getattr(group, key))}" for key in ("models", "datasets", "metrics")]
         lines += [""] if request.cells else []
     return "\n".join([*lines, f"settings: {request.settings}"])

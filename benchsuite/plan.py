@@ -72,6 +72,7 @@ class Group:
     models: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    settings: Settings | None = None  #: None = those of the request, or of another group that names the same model
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,27 @@ class Request:
     def asking_for(
         self, models: Sequence[str] = (), datasets: Sequence[str] = (), metrics: Sequence[str] = ()
     ) -> Request:
-        """The same request with the lists that are not empty in place of its own, in every group."""
+        """The same request with the lists that are not empty in place of its own, in every group.
+
+        Settings of a group are meant for the models and data sets that it names, and go with them.
+        """
         given = {"models": tuple(models), "datasets": tuple(datasets), "metrics": tuple(metrics)}
         changes: dict[str, Any] = {key: value for key, value in given.items() if value}
-        cells = dict.fromkeys(replace(group, **changes) for group in self.cells)
+        keeps = not (models or datasets)
+        cells = dict.fromkeys(
+            replace(group, settings=group.settings if keeps else None, **changes) for group in self.cells
+        )
         return replace(self, cells=tuple(cells), **changes)
+
+    def with_settings(self, table: Mapping[str, Any], where: str) -> Request:
+        """The same request with the settings in `table`, in every group: see `read_settings`."""
+        cells = (
+            group
+            if group.settings is None
+            else replace(group, settings=read_settings(group.settings, table, where))
+            for group in self.cells
+        )
+        return replace(self, settings=read_settings(self.settings, table, where), cells=tuple(cells))
 
 
 @dataclass(frozen=True)
@@ -125,6 +142,7 @@ class Unit:
     make_codec: Callable[[], DiffusionModel] | None = None  #: whose latents an oracle works in
     space: str = "pixels"
     metrics: tuple[str, ...] | None = None  #: names of the plan's metrics that it is scored with; None = all
+    settings: Settings | None = None  #: None = the plan's
 
 
 @dataclass(frozen=True)
@@ -140,6 +158,10 @@ class Plan:
     def metrics_of(self, unit: Unit) -> tuple[Metric, ...]:
         """What `unit` is scored with."""
         return tuple(metric for metric in self.metrics if unit.metrics is None or metric.name in unit.metrics)
+
+    def settings_of(self, unit: Unit) -> Settings:
+        """What the protocols of `unit` run with."""
+        return unit.settings or self.settings
 
     def needs_of(self, unit: Unit) -> dict[str, ProtocolOptions]:
         """What the metrics of `unit` need, by protocol."""
@@ -165,8 +187,13 @@ def make_plan(request: Request, catalog: Catalog) -> Plan:
         scored = tuple(dict.fromkeys(metrics[spec].name for spec in group.metrics))
         for unit in _units(group, catalog, request):
             key = (unit.label, unit.dataset, unit.split)
-            before = units[key].metrics or () if key in units else ()  # a unit of two groups is measured once
-            units[key] = replace(unit, metrics=tuple(dict.fromkeys(before + scored)))
+            known = units.get(key)  # a unit of two groups is measured once
+            before = (known.metrics if known else None) or ()
+            own = {s for s in (known.settings if known else None, group.settings) if s}
+            if len(own) > 1:
+                raise UsageError(f"two cells ask for {unit.label} with different settings")
+            scored_with = tuple(dict.fromkeys(before + scored))
+            units[key] = replace(unit, metrics=scored_with, settings=own.pop() if own else None)
     for name in (names := [metric.name for metric in metrics.values()]):
         if names.count(name) > 1:
             raise UsageError(f"metric {name!r} is asked for twice with different options; run them one by one")
@@ -281,8 +308,9 @@ def load_suite(name: str) -> Request:
     """Read a suite by name, or from a TOML file.
 
     The file has ``models``, ``datasets`` and ``metrics``, every one of which meets every other; or tables
-    ``[[cells]]`` with lists of their own, whose union is run, for models that belong on different data. A list may
-    be left to the user, with an example of it in ``[examples]``.
+    ``[[cells]]`` with lists of their own, whose union is run, for models that belong on different data; tables in
+    them, such as ``[cells.u_turn]``, change ``[settings]`` for their models. A list may be left to the user, with
+    an example of it in ``[examples]``.
 
     Raises:
         UsageError: no such suite or file, not TOML, or an unknown key.
@@ -306,23 +334,29 @@ def load_suite(name: str) -> Request:
             raise unknown(f"key of suite {name}:", key, known)
     lists = _read_lists(table, f"suite {name}")
     settings = read_settings(Settings(), table.get("settings", {}), f"suite {name}: settings")
-    cells = _read_cells(table.get("cells", []), lists, name)
+    cells = _read_cells(table.get("cells", []), lists, settings, name)
     examples = _read_examples(table.get("examples", {}), name)
     return Request(settings=settings, suite=name, cells=cells, examples=examples, **lists)
 
 
-def _read_cells(tables: Any, lists: Mapping[str, tuple[str, ...]], name: str) -> tuple[Group, ...]:
-    """The suite's ``[[cells]]``: groups that take the lists they leave out from the top of the file."""
+def _read_cells(
+    tables: Any, lists: Mapping[str, tuple[str, ...]], settings: Settings, name: str
+) -> tuple[Group, ...]:
+    """The suite's ``[[cells]]``: groups that take what they leave out from the top of the file."""
     if not (isinstance(tables, list) and all(isinstance(table, Mapping) for table in tables)):
         raise UsageError(f"suite {name}: cells must be tables, [[cells]]; got {tables!r}")
     groups = []
+    protocols = [f.name for f in fields(settings) if is_dataclass(getattr(settings, f.name))]
     for number, table in enumerate(tables, 1):
         where = f"suite {name}: cells {number}"
         for key in table:
-            if key not in _LISTS:
-                raise unknown(f"key of {where}:", key, _LISTS)
+            if key not in _LISTS and key not in protocols:
+                raise unknown(f"key of {where}:", key, [*_LISTS, *protocols])
         own = _read_lists(table, where)
-        groups.append(Group(**{key: own[key] or lists[key] for key in _LISTS}))
+        changes = {key: value for key, value in table.items() if key in protocols}
+        models, datasets, metrics = (own[key] or lists[key] for key in _LISTS)
+        group_settings = read_settings(settings, changes, where) if changes else None
+        groups.append(Group(models, datasets, metrics, group_settings))
     return tuple(groups)
 
 

@@ -144,7 +144,7 @@ class _Runner:
         Raises:
             _Stopped: with the fault.
         """
-        settings = self.plan.settings
+        settings = self.plan.settings_of(unit)
         stage = "model"
         try:
             model = unit.make_model()

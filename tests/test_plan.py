@@ -239,6 +239,22 @@ def test_a_unit_of_two_groups_is_measured_once_with_the_metrics_of_both() -> Non
     ]
 
 
+def test_units_run_with_the_settings_of_their_group() -> None:
+    coarse = replace(Settings(), sweep=replace(SweepSettings(), nodes=9))
+    plan = make_plan(
+        groups(group("own", "", "heads"), replace(group("toy own", "toy-data", "taps"), settings=coarse)),
+        catalog(),
+    )
+    own, *others = plan.units
+    assert plan.settings_of(own) == coarse  # one group says nothing, the other does
+    assert all(plan.settings_of(unit) == coarse for unit in others)
+    assert plan.settings == request([], [], []).settings
+    finer = replace(Settings(), sweep=replace(SweepSettings(), nodes=99))
+    two = groups(*(replace(group("own", "", "heads"), settings=settings) for settings in (coarse, finer)))
+    with pytest.raises(UsageError, match="two cells ask for own with different settings"):
+        make_plan(two, catalog())
+
+
 def test_one_metric_with_two_sets_of_options_is_refused_across_groups() -> None:
     asked = groups(group("toy", "toy-data", "tuned"), group("own", "", "tuned:ridge=2"))
     with pytest.raises(UsageError, match="'tuned' is asked for twice"):
@@ -372,9 +388,37 @@ def test_a_suite_file_of_groups(tmp_path: Path) -> None:
     assert found.settings.items == 9
 
 
+def test_a_group_of_a_suite_file_may_change_settings(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[settings]\nitems = 9\nu_turn = { low = -6 }\n[[cells]]\nmodels = ["a"]\nmetrics = ["m"]\n'
+        '[[cells]]\nmodels = ["b"]\nmetrics = ["m"]\nu_turn = { high = 3 }\n'
+    )
+    found = load_suite(str(path))
+    plain, changed = found.groups
+    assert plain.settings is None
+    assert changed.settings == replace(found.settings, u_turn=replace(found.settings.u_turn, high=3.0))
+    assert changed.settings is not None
+    assert (changed.settings.items, changed.settings.u_turn.low) == (9, -6.0)
+    # the command line has the last word, in every group
+    later = found.with_settings({"items": 5, "u_turn": {"high": 2.0}}, "--set")
+    assert later.settings.items == 5
+    assert later.groups[0].settings is None
+    assert later.groups[1].settings is not None
+    assert (later.groups[1].settings.items, later.groups[1].settings.u_turn.high) == (5, 2.0)
+    # settings belong to the models that the suite names
+    assert found.asking_for(metrics=["n"]).groups[1].settings == changed.settings
+    assert found.asking_for(models=["c"]).groups == (Group(("c",), (), ("m",)),)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('[[cells]]\nmodels = ["a"]\nitems = 3', "unknown key of suite .*cells 1: 'items'"),
+        (
+            "[[cells]]\n[cells.u_turn]\nlower = 3",
+            "unknown key of suite .*cells 1.u_turn: 'lower'; did you mean low",
+        ),
         ('[[cells]]\nmodel = ["a"]', "unknown key of suite .*cells 1: 'model'; did you mean models"),
         ('[[cells]]\n[[cells]]\nmodels = "a"', "cells 2: models must be a list of strings, got 'a'"),
         ("[cells]\nmodels = []", r"cells must be tables, \[\[cells\]\]; got"),

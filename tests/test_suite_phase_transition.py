@@ -50,7 +50,12 @@ def test_the_suite_holds_what_the_paper_shows(first_party: Catalog) -> None:
     assert all("class-retention" in asked[label] for label in depths[:3])
     for label in ("ddpm", "score-sde", "latent-diffusion"):
         assert asked[label] == {"class-retention", "feature-similarity"}
-    assert plan.settings.channels.redraws >= 24  # the theory is about the average over rules
+    for unit in plan.units:
+        settings = plan.settings_of(unit)
+        assert settings.channels.redraws >= 24  # the theory is about the average over rules
+        # the transition of a deep hierarchy is narrower than one log-SNR unit
+        fine = unit.label in depths[:3]
+        assert settings.u_turn.every == (0.25 if fine else 1.0)
 
 
 def test_a_parameter_set_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
