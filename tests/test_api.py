@@ -83,7 +83,7 @@ def test_curves(report: Report) -> None:
         (("class-retension", "a"), "no curve 'class-retension' for factor 'a'; measured: "),
         (("class-retention", "c"), "no curve 'class-retention' for factor 'c'"),
         (("class-retention",), "'class-retention' has several curves; name factor and split"),
-        (("class-retention", "a", "worst"), r"has no variant 'worst'; it has \[''\]"),
+        (("class-retention", "a", "worst"), r"has no variant 'worst'; it has \['', 'one-shot'\]"),
         (("class-retention", "a", "", "train"), "no curve"),
     ],
 )

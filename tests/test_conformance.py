@@ -73,11 +73,15 @@ METRICS = (
     "class-retention",
     "linear-probe",
     "fork-entropy",
+    "path-filter",
     "susceptibility",
     "feature-similarity",
     "level-retention",
     "channel-susceptibility",
     "ridge-geometry",
+    "denoising-loss",
+    "sample-validity",
+    "path-filter",
 )
 
 

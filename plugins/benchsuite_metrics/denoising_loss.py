@@ -49,6 +49,5 @@ class DenoisingLoss(Metric):
             per_item=loss,
             items=tuple(record["items"]),
             unit=self.unit,
-            ceiling=float(loss.mean(axis=0).max()),
             variant=variant,
         )
