@@ -133,7 +133,7 @@ class Bench:
                 return u_turn.count_passes(self.settings.u_turn, items, reach)
             case LabelFilter():
                 chosen = label_filter.filtered(
-                    self.model, self.items, self._priors(), self.settings.label_filter
+                    self.model, self.items, self._filtered(), self.settings.label_filter
                 ).values()
                 values = sum(int((p > 0).sum()) for p in chosen)
                 return label_filter.count_passes(self.settings.label_filter, items, values, reach)
@@ -155,9 +155,18 @@ class Bench:
         if not (self.exact and isinstance(self.model, ExactModel)):
             return 0
         values = values_in_use(self.model, self.items.factors)
-        if type(self.model).head_spread is not ExactModel.head_spread:
+        if self._knows_spread():
             return 1 if values else 0
         return sum(map(len, values.values()))
+
+    def _knows_spread(self) -> bool:
+        """Whether the model, on its own population, states the spread of all heads in one pass."""
+        states = isinstance(self.model, ExactModel) and type(self.model).head_spread is not ExactModel.head_spread
+        return self.exact and states
+
+    def _filtered(self) -> dict[str, Any]:
+        """Priors of the factors that a label filter may run on: none where one pass gives the rate exactly."""
+        return {} if self._knows_spread() else self._priors()
 
     def _priors(self) -> dict[str, Any]:
         return _prior(self.model, self.dataset)
@@ -216,7 +225,7 @@ class Bench:
             )
         if isinstance(need, LabelFilter):
             return label_filter.label_filter(
-                self.model, self.items, self._priors(), self.settings.label_filter, **common
+                self.model, self.items, self._filtered(), self.settings.label_filter, **common
             )
         if isinstance(need, Channels):
             assert isinstance(self.model, ChannelModel)

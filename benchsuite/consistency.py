@@ -80,13 +80,16 @@ def check(curves: Curves, factors: Mapping[str, float]) -> list[Check]:
     parts = [curves["mutual-information", "", name] for name in names]
     joint = curves.get(("mutual-information", "", "joint"))
     if joint and len(parts) > 1:
-        curve = parts[0][0]
         # what the factors say about each other without any image; 0 if they are independent
         shared = max(sum(factors[name] for name in names) - factors["joint"], 0.0)
+        # routes may differ between factors, and with them the levels: the coarsest of them, where all are known
+        routes = [sampled(*part) for part in parts]
+        low, high = max(r.log_snr[0] for r in routes), min(r.log_snr[-1] for r in routes)
+        levels = min((r.log_snr for r in routes), key=len)
+        levels = levels[(levels >= low - 1e-9) & (levels <= high + 1e-9)]
+        placed = [r.at(levels) for r in routes]
         total = Sampled(
-            curve.log_snr,
-            np.sum([s.value for _, s in parts], axis=0),
-            np.sum([s.replicates for _, s in parts], axis=0),
+            levels, np.sum([r.value for r in placed], axis=0), np.sum([r.replicates for r in placed], axis=0)
         )
         found.append(
             _compare_sampled(

@@ -73,7 +73,6 @@ METRICS = (
     "class-retention",
     "linear-probe",
     "fork-entropy",
-    "path-filter",
     "susceptibility",
     "feature-similarity",
     "level-retention",

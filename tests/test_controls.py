@@ -16,13 +16,14 @@ from benchsuite import Split, measure
 from benchsuite.api import Report, carry_out
 from benchsuite.discovery import Catalog
 from benchsuite.plan import Request, Settings, make_plan
-from benchsuite.protocols.settings import SweepSettings
+from benchsuite.protocols.settings import FilterSettings, SweepSettings
 
 SETTINGS = Settings(
     items=50,
     probe_items=300,
     bootstrap=50,
     sweep=SweepSettings(low=-6.0, high=6.0, nodes=17, draws=2, tap_stride=4),
+    label_filter=FilterSettings(low=-6.0, high=6.0, nodes=17, steps_per_level=3),
 )
 
 
@@ -67,7 +68,8 @@ def flags(report: Report, metric: str, factor: str, split: str) -> list[str]:
 def test_held_out_images_tell_nothing_about_a_dummy_factor(with_dummy: Report) -> None:
     """The published form finds nothing. The plug-in form takes the disagreement of two heads for knowledge."""
     published = with_dummy.curve("mutual-information", "dummy", split="test")
-    assert published.value.max() < 0.03
+    assert published.value.max() < 0.05
+    assert published.low.max() <= 0.0
     assert published.log_snr_50 is None
     plug_in = with_dummy.curve("mutual-information", "dummy", "plug-in", split="test")
     assert plug_in.value[-1] > 10 * np.log(4)
@@ -106,7 +108,11 @@ def test_shuffled_labels_leave_the_probe_at_chance(first_party: Catalog) -> None
 
 def onsets(means: Any, factors: dict[str, Any]) -> dict[str, float]:
     model = ExactMixture(means, covariances=0.25**2, factors=factors)
-    settings = replace(SETTINGS, sweep=SweepSettings(low=-8.0, high=6.0, nodes=29, draws=2))
+    settings = replace(
+        SETTINGS,
+        sweep=SweepSettings(low=-8.0, high=6.0, nodes=29, draws=2),
+        label_filter=FilterSettings(low=-8.0, high=6.0, nodes=57),
+    )
     report = measure(model, metrics=["mutual-information"], n=150, settings=settings, device="cpu")
     found = {name: report.curve("mutual-information", name).log_snr_50 for name in factors}
     assert all(value is not None for value in found.values())

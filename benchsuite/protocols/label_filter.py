@@ -68,7 +68,8 @@ Priors = Mapping[str, FloatArray]
 def filtered(model: DiffusionModel, items: Items, priors: Priors, settings: FilterSettings) -> Priors:
     """Priors of the factors that are filtered: the model can be told them, and they have few values."""
     names = shared_factors(model, items.factors)
-    return {f.name: priors[f.name] for f in items.factors if f.name in names and f.size <= settings.most_values}
+    few = [f.name for f in items.factors if f.name in names and f.size <= settings.most_values]
+    return {name: priors[name] for name in few if name in priors}
 
 
 def levels(settings: FilterSettings, sigma_range: tuple[float, float]) -> tuple[FloatArray, int]:
@@ -113,7 +114,7 @@ def label_filter(
     """Run the filter on the first `settings.items` items.
 
     Args:
-        priors: p(value) of every factor of the data, where the filter starts.
+        priors: p(value) of every factor that may be filtered, where the filter starts.
         batch: largest number of rows in one forward pass.
 
     Returns:

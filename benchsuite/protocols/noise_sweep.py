@@ -226,7 +226,7 @@ class _Sweep:
             if isinstance(self.model, ExactModel):
                 posterior = self.model.posterior(x, sigmas)
                 outcome |= {f"posterior/{name}": p.float() for name, p in posterior.items()}
-                if given:
+                if given and self.values:
                     spread = head_spread(self.model, x, sigma, plain, posterior, self.values, self.meter)
                     outcome |= {f"spread/{name}": value for name, value in spread.items()}
                 if keep_taps:
