@@ -20,6 +20,11 @@ class Channel:
     levels: FloatArray  #: (T,)
     variant: str
 
+    @property
+    def unit(self) -> str:
+        """What its levels are, in words."""
+        return "log-SNR" if self.axis == CLOCK else self.axis
+
     def called(self, what: str) -> str:
         """Name of another variant of this channel."""
         return " · ".join(filter(None, [self.variant, what]))

@@ -60,7 +60,7 @@ class ChannelSusceptibility(Metric):
                 ceiling=float(positions),
                 variant=channel.variant,
                 axis=channel.axis,
-                flags=() if at is None else (f"peaks at {channel.axis} {at:.3f} with chi = {value:.2f}{CAVEAT}",),
+                flags=() if at is None else (f"peaks at {channel.unit} {at:.3f} with chi = {value:.2f}{CAVEAT}",),
                 extra={} if channel.variant else extra,
             )
             curves += with_theory(curve, record, channel, expected(record, channel, "susceptibility"))
