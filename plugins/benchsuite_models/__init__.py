@@ -48,8 +48,8 @@ def benchsuite_recipes() -> list[type[Recipe]]:
     return [
         DDPMDigits,
         DDPMFashionMNIST,
-            LatentDiffusionDigits,
+        LatentDiffusionDigits,
         LatentDiffusionFashionMNIST,
-            ScoreSDEDigits,
+        ScoreSDEDigits,
         ScoreSDEFashionMNIST,
-        ]
+    ]
