@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from benchsuite_models.conditioning import Conditioning
 from benchsuite_models.ddpm import DDPM
 from diffusers_factory import Images, ddpm_scheduler, save, unet
 
-from benchsuite import Factor, ModelLoadError, NotApplicableError, UsageError
+from benchsuite import Factor, ModelLoadError, NotApplicableError, Split, UsageError
 
 THREE = {"factors": [{"name": "class", "values": ["a", "b", "c"]}]}
 
@@ -137,3 +138,32 @@ def test_the_data_sets_factor_must_have_the_same_values(tmp_path: Path) -> None:
     ddpm.bind(Images(values=3))
     with pytest.raises(NotApplicableError, match="factor 'class' has 3 values in the model and 5 in images"):
         ddpm.bind(Images(values=5))
+
+
+class OneClass(Images):
+    """Items of class 2 alone."""
+
+    def split(self, name: str) -> Split:
+        part = super().split(name)
+        return replace(part, labels=torch.full_like(part.labels, 2))
+
+
+def test_null_stands_for_the_only_value_that_the_data_have(tmp_path: Path) -> None:
+    """On data of one class the unconditional denoiser of a conditional network is that class's own."""
+    network = unet(num_class_embeds=4)
+    folder = str(save(tmp_path, network, ddpm_scheduler(), card=THREE))
+    models = {}
+    for data in (Images(), OneClass()):
+        models[type(data)] = DDPM(folder)
+        models[type(data)].bind(data)
+        models[type(data)].load()
+    free, told = models[Images], models[OneClass]
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.1, 1.0, 5.0])
+    twos, ones = torch.full((3, 1), 2), torch.full((3, 1), 1)
+    with torch.no_grad():
+        torch.testing.assert_close(told.denoise(x, sigma), free.denoise(x, sigma, twos))
+        torch.testing.assert_close(told.denoise(x, sigma, -torch.ones(3, 1).long()), free.denoise(x, sigma, twos))
+        torch.testing.assert_close(told.denoise(x, sigma, ones), free.denoise(x, sigma, ones))
+        assert not torch.allclose(free.denoise(x, sigma), free.denoise(x, sigma, twos))
+    assert told.fingerprint() != free.fingerprint()

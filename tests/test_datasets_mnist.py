@@ -155,3 +155,25 @@ def test_fashion_mnist_readout_holds_its_accuracy(real):
         accuracy = float((p[factor].argmax(1) == part.labels[:count, i]).double().mean())
         error = (judge.accuracy[factor] * (1 - judge.accuracy[factor]) / count) ** 0.5
         assert abs(accuracy - judge.accuracy[factor]) < 4 * error
+
+
+def test_one_class_alone_keeps_splits_order_and_factors(tmp_path):
+    write_mnist(tmp_path, train=600)
+    whole, sevens = loaded(MNIST, str(tmp_path)), loaded(MNIST, str(tmp_path), only="7")
+    assert sevens.factors == whole.factors
+    for name in ("train", "val", "test"):
+        part, kept = whole.split(name), sevens.split(name)
+        chosen = part.labels[:, 0] == 7
+        assert torch.equal(kept.images, part.images[chosen])
+        assert kept.ids == tuple(i for i, wanted in zip(part.ids, chosen.tolist(), strict=True) if wanted)
+        assert set(kept.labels[:, 0].tolist()) == {7}
+    assert sevens.fingerprint() != whole.fingerprint()
+
+
+def test_a_class_by_its_name(tmp_path):
+    write_mnist(tmp_path, train=600)
+    dresses = loaded(FashionMNIST, str(tmp_path), only="Dress")
+    assert set(dresses.split("train").labels[:, 0].tolist()) == {3}
+    assert dresses.fingerprint() == loaded(FashionMNIST, str(tmp_path), only="3").fingerprint()
+    with pytest.raises(UsageError, match="fashion-mnist: only='Hat' is no class; known: 0 … 9, T-shirt/top"):
+        FashionMNIST(str(tmp_path), only="Hat")

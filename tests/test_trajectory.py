@@ -207,6 +207,12 @@ def test_training_images_of_a_model_that_names_its_data_set() -> None:
     assert found.count(Population()) == record.meta["forward_passes"] == 0
 
 
+def test_options_of_the_data_set_do_not_make_it_another() -> None:
+    """A recipe may add a factor or leave items out; what counts is what it is measured on."""
+    model = type("Optioned", (ToyModel,), {"training_data": "toy-data:dummy_factor=2"})()
+    assert bench(model).run(Population(), lambda rows: None)["x"].shape == (24, 1, 4, 4)
+
+
 def test_the_ideal_denoiser_holds_its_population() -> None:
     record = bench(EmpiricalBayes()).run(Population(), lambda rows: None)
     assert record["x"].shape == (24, 1, 4, 4)
