@@ -24,7 +24,7 @@ from benchsuite.discovery import Catalog, discover
 from benchsuite.errors import UsageError
 from benchsuite.noise import sigma_from_log_snr
 from benchsuite.plan import Settings
-from benchsuite.protocols.settings import ForkSettings, SweepSettings, UTurnSettings
+from benchsuite.protocols.settings import ForkSettings, SweepSettings, TrajectorySettings, UTurnSettings
 from benchsuite.randomness import stream_key
 from benchsuite.sampler_bias import SamplerBias, sampler_bias
 from benchsuite.samplers import STOCHASTIC
@@ -38,6 +38,8 @@ SETTINGS = Settings(
     sweep=SweepSettings(draws=2, tap_stride=8),
     u_turn=UTurnSettings(low=-6.0, high=6.0, every=1.0, steps_per_level=4, draws=2),
     fork=ForkSettings(),
+    # ancestral steps are of first order: at the default of 8 the bias of filters along paths is twice as large
+    trajectory=TrajectorySettings(steps_per_level=16),
 )
 #: items behind every true value
 TRUTH_ITEMS = 8000

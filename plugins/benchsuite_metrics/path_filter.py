@@ -25,6 +25,9 @@ class PathFilter(Metric):
     score on labelled images (mutual information) would notice. Variants: `expected accuracy`, E[max pi];
     `verdict`, H + E[ln pi(the readout's verdict on the finished image)], where there is a readout; and for exact
     models `total variation`, ½ E‖pi - p(. | x)‖₁, what the filter has not learnt.
+
+    Paths and filter take ancestral steps, whose error is proportional to the step: on exact models up to 0.08 nats
+    at `trajectory.steps_per_level` 8 (the default, 1/8 log-SNR a step) and 0.04 at 16, where it is calibrated.
     """
 
     name = "path-filter"
