@@ -78,6 +78,21 @@ def test_respaced_steps_on_our_clock(file: Path, n: int) -> None:
     assert float(opened(file).native_time(np.array([log_snr]))[0]) == pytest.approx(step / 1000, abs=1e-4)
 
 
+def test_the_table_in_the_documentation(file: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "imagenet.md").read_text(encoding="utf-8").replace("−", "-")
+    rows = [
+        [float(cell) for cell in line.strip("| \n").split("|")]
+        for line in text.splitlines()
+        if line[2:5].isdigit()
+    ]
+    assert [row[0] for row in rows] == list(RESPACED)
+    model = opened(file)
+    for index, step, time, alpha_bar, log_snr in rows:
+        assert (alpha_bar, log_snr) == RESPACED[int(index)]
+        assert step == round(999 * index / 249) == round(1000 * time)
+        assert float(model.native_time(np.array([log_snr]))[0]) == pytest.approx(time, abs=1e-4)
+
+
 def test_taps_are_where_published_features_are_read(file: Path) -> None:
     model = opened(file)
     assert model.taps == ("conv_in", "down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1")
