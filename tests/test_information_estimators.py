@@ -34,7 +34,7 @@ def test_planted_errors_mislead_the_published_form_least(benchmark: ModuleType) 
     errors: dict[str, list[float]] = {form: [] for form in FORMS}
     exact = None
     for case in PLANTED:
-        found = benchmark.estimates(benchmark.PlantedHeads(**benchmark.CASES[case]), 100, probe=False)
+        found = benchmark.estimates(benchmark.PlantedHeads(**benchmark.CASES[case]), 70, probe=False)
         log_snr = found["filter"][0]
         if exact is None:
             exact = benchmark.truth(log_snr, draws=3000)

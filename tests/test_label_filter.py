@@ -11,9 +11,9 @@ import pytest
 import torch
 from benchsuite_models.exact_mixture import ExactMixture
 from numpy.typing import NDArray
-from toys import CLASS, ToyData, ToyModel
+from toys import CLASS, SMALL, ToyData, ToyModel
 
-from benchsuite import BenchsuiteError, DiffusionModel, Record
+from benchsuite import BenchsuiteError, DiffusionModel, Record, measure
 from benchsuite.errors import UsageError
 from benchsuite.protocols.common import MAX_DRAWS, Items, Meter, item_keys, level_number
 from benchsuite.protocols.label_filter import APART, LOG_FLOOR, count_passes, label_filter, levels
@@ -276,3 +276,19 @@ def test_steps_between_recorded_levels() -> None:
     np.testing.assert_allclose(few["log_snr"], every["log_snr"][::3])
     for name in ("filter/class", "coarse/class", "mixture/class", "posterior/class"):
         np.testing.assert_array_equal(few[name], every[name][:, ::3])
+
+
+def test_an_oracle_that_states_the_spread_is_not_filtered() -> None:
+    """One pass gives its rate without noise; on images that it does not hold there is no such shortcut."""
+    report = measure(
+        "empirical-bayes",
+        ToyData(),
+        ("mutual-information",),
+        n=6,
+        settings=replace(SMALL, label_filter=replace(SMALL.label_filter, low=-4.0, high=4.0, nodes=9)),
+        device="cpu",
+    )
+    (row,) = report.rows
+    assert row["split"] == "train"
+    assert row["extra"]["form"] == "rao-blackwell"
+    assert {curve["variant"] for curve in row["curves"]} == {"", "mse-difference", "plug-in"}

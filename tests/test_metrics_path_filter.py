@@ -86,7 +86,7 @@ def test_it_converges_to_the_exact_posterior_on_generated_paths() -> None:
     model.load()
     apart = []
     for steps in (4, 8, 16):
-        record = paths(model, steps, 400)
+        record = paths(model, steps, 250)
         found = by_variant(record)
         apart.append(found["total variation"].per_item.mean(axis=0).max())
     assert 1.4 < apart[0] / apart[1] < 2.8

@@ -227,9 +227,10 @@ def test_the_published_protocol() -> None:
     assert found.log_snr.tolist() == list(PAPER_A_LEVELS[3:6])  # those of another metric are passed over
     assert len(found.items) == 371
     assert found.extra["probe_items"] == 246
-    assert found.flags == ()
-    short = published(metric, made(levels, {"test": 30, "train": 300, "val": 160}))
+    assert found.flags == ("the model accepts 3 of the 11 noise levels of paper-a",)
+    short = published(metric, made(np.array(PAPER_A_LEVELS), {"test": 30, "train": 300, "val": 160}))
     assert short.flags == ("paper-a takes 371 test items, 30 were recorded",)
+    assert len(short.log_snr) == 11
     with pytest.raises(NotApplicableError, match="accepts 0 of the 11 noise levels"):
         published(metric, made(np.array([0.1, 0.2]), SIZES))
 

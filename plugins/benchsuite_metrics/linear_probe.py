@@ -185,6 +185,8 @@ class _Task:
             )
         labels = np.stack([record[f"tap_labels/{factor}"] for factor in record.meta["factors"]], axis=1)
         chosen, flags = [], []
+        if len(levels) < len(PAPER_A_LEVELS):
+            flags.append(f"the model accepts {len(levels)} of the 11 noise levels of paper-a")
         for role, asked in PAPER_A.items():
             mine = np.flatnonzero(roles == role)
             if len(mine) < asked:
