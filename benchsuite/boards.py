@@ -107,7 +107,17 @@ class Board:
     @property
     def held_out(self) -> int | None:
         """Number of held-out images measured."""
-        return next((row.n_items for row in self.rows if row.split == "test" and row.n_items), None)
+        return next((row.n_items for row in self._on_items if row.split == "test"), None)
+
+    @property
+    def draws(self) -> int | None:
+        """Noise draws of each of them."""
+        return next((row.draws for row in self._on_items if row.draws), None)
+
+    @property
+    def _on_items(self) -> list[Row]:
+        """Rows whose sampling unit is the item: those of redrawn models count redraws instead."""
+        return [row for row in self.rows if row.n_items and (row.extra.get("redraws") or 1) == 1]
 
     def reference(self, line: Line) -> Line | None:
         """The oracle line that the gaps of a model are taken from: on its own population, in the model's space."""

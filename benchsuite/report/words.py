@@ -56,8 +56,8 @@ def board_facts(board: Board) -> list[tuple[str, str]]:
     if board.entropy is not None:
         facts.append((f"H({board.factor})", f"{number(board.entropy, 3)} nats"))
     if board.held_out is not None:
-        draws = next((row.draws for row in board.rows if row.draws), None)
-        facts.append(("held-out images", f"{board.held_out}" + (f" × {draws} noise draws" if draws else "")))
+        draws = f" × {board.draws} noise draws" if board.draws else ""
+        facts.append(("held-out images", f"{board.held_out}{draws}"))
     if board.population is not None:
         truth = "the whole population: the truth" if board.enumerated else "of this finite set, not of its source"
         facts.append(("oracle", f"ideal of N = {board.population} images, {truth}"))
