@@ -173,8 +173,9 @@ def _curve(plan: Plan, outcome: Outcome, curve: Curve, summary: Summary | None, 
         "tap": curve.tap,
         "log_snr": _numbers(curve.log_snr),
         "value": _numbers(summary.value),
-        "low": _numbers(summary.low),
-        "high": _numbers(summary.high),
+        # a theory has no sampling error
+        "low": None if curve.beside is not None else _numbers(summary.low),
+        "high": None if curve.beside is not None else _numbers(summary.high),
         "native_time": None if native is None else _numbers(native),
     }
 

@@ -82,6 +82,8 @@ def test_a_parameter_set_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert expected.onset.value == pytest.approx(theory["threshold"], abs=1e-3)
     assert epsilon.onset.value == pytest.approx(theory["threshold"], abs=0.1)
     assert epsilon.native_time is None
+    assert epsilon.low is not None
+    assert expected.low is expected.high is None
     tokens = next(row for row in rows if row.metric == "channel-susceptibility")
     assert tokens.factor == ""
     assert set(tokens.extra["peaks"]) == {"gaussian", "masking", "epsilon"}
