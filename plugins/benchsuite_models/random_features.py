@@ -41,8 +41,8 @@ class RandomFeatures(DiffusionModel):
         tau: training time, >= 0, or inf.
         features: p.
         weight: W(t) of the loss, "1", "1/h" or "1/h2" (plain score matching), h = 1 - e^{-2t}.
-        frequencies: K, number of harmonics of t.
-        horizon: T.
+        frequencies: K, number of harmonics of t; the public code of the paper has 128.
+        horizon: T; that code has 10 for two modes and 40 for three.
         draws: noisy items per time (about 600 times) that the loss is averaged over.
         dim: d*, dimension of the ridge that errors are split by.
         seed: of features, start and draws.
@@ -60,8 +60,8 @@ class RandomFeatures(DiffusionModel):
         tau: float = math.inf,
         features: int = 500,
         weight: str = "1/h",
-        frequencies: int = 128,
-        horizon: float = 40.0,
+        frequencies: int = 32,
+        horizon: float = 10.0,
         draws: int = 128,
         dim: int = 1,
         seed: int = 0,
