@@ -14,13 +14,16 @@ import pytest
 import torch
 from benchsuite_models.conditioning import Conditioning
 from benchsuite_models.ddpm import DDPM
+from benchsuite_models.finite_population import FinitePopulation
 from benchsuite_models.latent_diffusion import LatentDiffusion
 from benchsuite_models.process import DataRange, VarianceExploding
 from benchsuite_models.recipes import LatentDiffusionDigits
 from benchsuite_models.score_sde import ScoreSDE
+from benchsuite_models.training.autoencoder import build_autoencoder, train_autoencoder
 from benchsuite_models.training.config import Autoencoder, DiffusionRecipe, Noise, Optimisation, UNet
 from benchsuite_models.training.diffusion import (
     Denoiser,
+    TrainingSet,
     draw_log_snr,
     drop_labels,
     held_out_losses,
@@ -36,6 +39,7 @@ from benchsuite import BenchsuiteError, Dataset, DiffusionModel, Factor, ModelLo
 
 STEPS = 6
 OPTIMISATION = Optimisation(steps=STEPS, batch=8, learning_rate=1e-3, warm_up=2, checkpoint_every=2)
+FROZEN = Optimisation(steps=1, batch=5, learning_rate=0.0)
 UNET = UNet(widths=(8, 16), groups=4, head=8)
 NOISE = Noise(-6.0, 6.0)
 RECIPES = {
@@ -325,7 +329,9 @@ def test_three_heads_meet_the_same_noise() -> None:
     items, labels = torch.zeros(8, 1, 4, 4), torch.tensor([[1, 2]]).repeat(8, 1)
     flat, weighted = Noise(-4.0, 4.0), Noise(-4.0, 4.0, weight=1.0)
     losses = [
-        paired_loss(denoiser, items, labels, 30, noise, generator_of(0, 0), torch.device("cpu")).item()
+        paired_loss(
+            denoiser, TrainingSet(items, labels), 30, noise, generator_of(0, 0), torch.device("cpu")
+        ).item()
         for noise in (flat, weighted)
     ]
     everything, nothing = 1 * 4 + 2, 2 * 4 + 3  # row of (hue, form) in the product table, each with its null last
@@ -343,6 +349,84 @@ def test_three_heads_meet_the_same_noise() -> None:
     power = torch.randn((10, 1, 4, 4), generator=again).pow(2).mean(dim=(1, 2, 3))
     assert losses[0] == pytest.approx(power.mean().item(), rel=1e-4)
     assert losses[1] == pytest.approx(((1 + sigma**2) * power).mean().item(), rel=1e-4)
+
+
+def test_stable_targets_are_posterior_means_of_what_a_head_may_know() -> None:
+    """Row by row Σ w x with w ∝ exp(-‖x - x_i‖² / 2 sigma²) over the items that carry the labels told."""
+    generator = torch.Generator().manual_seed(0)
+    items = torch.randn((12, 1, 2, 2), generator=generator)
+    items[6:] = items[:6]  # every image occurs with both values of the second factor
+    labels = torch.stack([torch.arange(12) % 3, torch.arange(12) // 6], dim=1)
+    data = TrainingSet(items, labels, FinitePopulation(items.flatten(1)))
+    chosen, sigma = torch.tensor([0, 4, 11]), torch.tensor([0.3, 1.0, 30.0])
+    x = items[chosen] + sigma.view(-1, 1, 1, 1) * torch.randn((3, 1, 2, 2), generator=generator)
+    told = labels[chosen]
+    given = torch.stack([told, torch.full_like(told, -1), torch.tensor([[0, -1], [-1, 0], [2, -1]])])
+    targets = data.targets(chosen, x, sigma, given).view(3, 3, 4)
+    for head in range(3):
+        for row in range(3):
+            may_be = [
+                i
+                for i in range(12)
+                if all(g in (-1, v) for g, v in zip(given[head, row].tolist(), labels[i].tolist(), strict=True))
+            ]
+            points = items[may_be].flatten(1).double()
+            distance = (x[row].flatten().double() - points).square().sum(1)
+            expected = torch.softmax(-distance / (2 * sigma[row].double() ** 2), 0) @ points
+            torch.testing.assert_close(targets[head, row].double(), expected, atol=1e-6, rtol=1e-6)
+    # a factor that says nothing of the image moves no target: its head is the one without labels, exactly
+    silent = torch.stack([torch.full_like(told, -1), torch.tensor([[-1, 1], [-1, 0], [-1, 1]])])
+    without, with_silent = data.targets(chosen, x, sigma, silent).chunk(2)
+    assert torch.equal(without, with_silent)
+    plain = TrainingSet(items, labels).targets(chosen, x, sigma, given)
+    assert torch.equal(plain, items[chosen].repeat(3, 1, 1, 1))
+
+
+def test_stable_targets_have_the_same_mean_and_no_variance() -> None:
+    """The gradient of the ordinary loss is that of the stable one plus noise of mean zero (law of total mean)."""
+    points = torch.tensor([-1.0, 0.0, 2.0]).view(3, 1, 1, 1)
+    data = TrainingSet(points, torch.zeros(3, 1, dtype=torch.long), FinitePopulation(points.flatten(1)))
+    generator = torch.Generator().manual_seed(1)
+    chosen = torch.randint(3, (200_000,), generator=generator)
+    x = points[chosen] + torch.randn((200_000, 1, 1, 1), generator=generator)
+    near = (x.flatten() - 0.5).abs() < 0.05
+    given = torch.full((1, 200_000, 1), -1)
+    stable = data.targets(chosen, x, torch.ones(200_000), given).flatten()[near]
+    item = points[chosen].flatten()[near]
+    assert stable.mean().item() == pytest.approx(
+        item.mean().item(), abs=4 * item.std().item() / near.sum().item() ** 0.5
+    )
+    assert stable.std().item() < 0.05 * item.std().item()
+
+
+@pytest.mark.parametrize("family", ["ddpm", "latent-diffusion"])
+def test_a_recipe_with_stable_targets_trains(tmp_path: Path, family: str) -> None:
+    recipe = replace(RECIPES[family], targets="posterior")
+    results = train_diffusion(
+        "stable", recipe, tmp_path, device="cpu", seed=0, steps=None, datasets=lambda s: Images(), track=all_of
+    )
+    assert math.isfinite(results["training_loss"])
+    assert json.loads((tmp_path / "recipe.json").read_text())["config"]["targets"] == "posterior"
+
+
+def test_detail_counts_what_is_within_blocks(tmp_path: Path) -> None:
+    """An autoencoder that returns 0: error = mean x² + detail * mean (x - mean of its block)²."""
+    x = torch.randn((6, 8, 4, 4), generator=torch.Generator().manual_seed(0))  # 2 channels, blocks of 2 x 2
+    losses = {}
+    for detail in (0.0, 10.0):
+        config = Autoencoder((8, 8), 2, layers=1, groups=4, kl=0.0, optimisation=FROZEN, detail=detail)
+        network = build_autoencoder((8, 4, 4), config)
+        torch.nn.init.zeros_(network.decoder.conv_out.weight)
+        torch.nn.init.zeros_(network.decoder.conv_out.bias)
+        [losses[detail]] = train_autoencoder(
+            network, x, config, patch=2, seed=0, device=torch.device("cpu"),
+            checkpoint=tmp_path / str(detail), identity={}, track=all_of,
+        )  # fmt: skip
+    seen = x[torch.randint(6, (FROZEN.batch,), generator=generator_of(0, 0))]
+    blocks = torch.nn.functional.pixel_shuffle(seen, 2).unfold(2, 2, 2).unfold(3, 2, 2)
+    within = (blocks - blocks.mean(dim=(4, 5), keepdim=True)).square().mean().item()
+    assert losses[0.0] == pytest.approx(seen.square().mean().item(), rel=1e-5)
+    assert losses[10.0] == pytest.approx(seen.square().mean().item() + 10 * within, rel=1e-5)
 
 
 class Constant(torch.nn.Module):
@@ -364,7 +448,7 @@ def test_losses_of_a_known_denoiser() -> None:
         assert row["conditional"] == pytest.approx(0.0, abs=1e-6)
         assert row["unconditional"] == pytest.approx(0.25 * math.exp(row["log_snr"]), rel=1e-3)
     generator = generator_of(0, 0)
-    loss = paired_loss(denoiser, items, labels, 64, noise, generator, torch.device("cpu"))
+    loss = paired_loss(denoiser, TrainingSet(items, labels), 64, noise, generator, torch.device("cpu"))
     again = generator_of(0, 0)
     torch.randint(len(items), (32,), generator=again)
     snr = draw_log_snr(32, noise, again).exp()

@@ -168,11 +168,10 @@ def test_draws_are_antithetic_and_seeds_differ() -> None:
 def test_forks_share_the_way_up_and_part_on_the_way_down() -> None:
     model, items = Listening(), toy_items()
     fork(model, items, ToyReadout())
-    per_path = len(model.heard) // FORK.k
-    paths = [model.heard[p * per_path : (p + 1) * per_path] for p in range(FORK.k)]
-    for other in paths[1:]:
-        assert torch.equal(paths[0][0][0], other[0][0])
-        assert not torch.allclose(paths[0][1][0], other[1][0], atol=0.1)
+    start, following = (x[: FORK.k * len(items)].chunk(FORK.k) for x, _ in model.heard[:2])  # one batch for all
+    for path in range(1, FORK.k):
+        assert torch.equal(start[0], start[path])
+        assert not torch.allclose(following[0], following[path], atol=0.1)
 
 
 # -------------------------------------------------------------------------------------- who judges

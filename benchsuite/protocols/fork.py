@@ -81,7 +81,7 @@ def fork(
         "items": np.array(items.ids),
         **{f"labels/{f.name}": items.column(f.name) for f in items.factors},
     }
-    blocks = list(chunks(len(items), max(1, batch // levels)))
+    blocks = list(chunks(len(items), max(1, batch // (levels * settings.k))))
     found = []
     for part in blocks:
         group = items.take(range(part.start, part.stop))
@@ -128,16 +128,20 @@ class _Forks:
 
     def votes(self, group: Items, states: Sequence[torch.Tensor]) -> dict[str, NDArray[Any]]:
         """Votes (N, U, K) of k continuations from `states`, one (N, *shape) per level, noisiest first."""
-        levels = len(self.plan.entries)
-        counts: dict[str, NDArray[Any]] = {}
-        for path in range(self.settings.k):
-            streams = Streams.of(self.seed, self.dataset, "fork", 0, group, self.plan.entry_sigmas, path)
-            ends = come_back(self.model, self.plan, states, streams, self.settings.method, self.batch, self.meter)
-            for number, (name, p) in enumerate(judge(self.readout, self.model.decode(ends)).items()):
-                if self.readout.exact:
-                    p = _drawn(p, uniform(streams.paths, VERDICTS + number, (1,)))
-                counts[name] = counts.get(name, 0) + by_item(p, levels)
-        return counts
+        k, levels = self.settings.k, len(self.plan.entries)
+        streams = Streams.together(
+            [Streams.of(self.seed, self.dataset, "fork", 0, group, self.plan.entry_sigmas, i) for i in range(k)],
+            levels,
+        )
+        copies = [torch.cat([state] * k) for state in states]
+        ends = come_back(self.model, self.plan, copies, streams, self.settings.method, self.batch, self.meter)
+        votes = {}
+        for number, (name, p) in enumerate(judge(self.readout, self.model.decode(ends)).items()):
+            if self.readout.exact:
+                p = _drawn(p, uniform(streams.paths, VERDICTS + number, (1,)))
+            table = by_item(p, levels)  # (k N, U, K), continuation by continuation
+            votes[name] = table.reshape(k, -1, *table.shape[1:]).sum(axis=0)
+        return votes
 
     def own_paths(self, ids: Sequence[str], train: torch.Tensor) -> list[torch.Tensor]:
         """States (N, *shape) at every starting level, noisiest first, of paths that begin as noise."""

@@ -103,6 +103,12 @@ class Streams:
             -1.0 if antithetic and draw % 2 else 1.0,
         )
 
+    @classmethod
+    def together(cls, streams: Sequence[Streams], levels: int) -> Streams:
+        """Several paths of the same items as one group: level by level, and path by path within a level."""
+        paths = torch.stack([each.paths.view(levels, -1) for each in streams], dim=1)
+        return cls(torch.cat([each.items for each in streams]), paths.flatten(), streams[0].sign)
+
     def noised(self, x: torch.Tensor, sigmas: Sequence[float]) -> list[torch.Tensor]:
         """Items (N, *shape) noised to every starting level."""
         shape = tuple(x.shape[1:])

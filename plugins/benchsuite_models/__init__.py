@@ -16,10 +16,13 @@ from benchsuite_models.random_features import RandomFeatures
 from benchsuite_models.recipes import (
     DDPMDigits,
     DDPMFashionMNIST,
+    DDPMShapes,
     LatentDiffusionDigits,
     LatentDiffusionFashionMNIST,
+    LatentDiffusionShapes,
     ScoreSDEDigits,
     ScoreSDEFashionMNIST,
+    ScoreSDEShapes,
 )
 from benchsuite_models.score_sde import ScoreSDE
 
@@ -48,8 +51,11 @@ def benchsuite_recipes() -> list[type[Recipe]]:
     return [
         DDPMDigits,
         DDPMFashionMNIST,
+        DDPMShapes,
         LatentDiffusionDigits,
         LatentDiffusionFashionMNIST,
+        LatentDiffusionShapes,
         ScoreSDEDigits,
         ScoreSDEFashionMNIST,
+        ScoreSDEShapes,
     ]

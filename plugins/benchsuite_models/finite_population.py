@@ -92,6 +92,29 @@ class FinitePopulation:
             log_weights.sub_(half_norm).div_(sigma[rows].double().square()[:, None])
             yield rows, live, (log_weights if bias is None else log_weights.add_(bias)).softmax(1)
 
+    def means(self, x: torch.Tensor, sigma: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+        """Posterior means of the same rows within several subsets of the items, each row with subsets of its own.
+
+        Args:
+            x: (B, d).
+            sigma: (B,), > 0.
+            members: (H, B, N) bool, the items that may have become each row of x; at least one per row.
+
+        Returns:
+            (H, B, d) float64.
+        """
+        import torch
+
+        heads, rows, _ = members.shape
+        flat = x.double() if self._basis is None else x.double() @ self._basis
+        log_weights = torch.cat([flat @ block.double().T for block in self._points.split(BLOCK)], dim=1)
+        log_weights.sub_(self._half_norm).div_(sigma.double().square()[:, None])
+        count = torch.zeros(heads * rows, len(self), dtype=torch.float64, device=x.device)
+        count.index_add_(1, self.copies, members.flatten(0, 1).double())
+        weights = log_weights.repeat(heads, 1).add_(count.log_()).softmax(1)
+        means = self.expand(self.mean(weights, torch.arange(len(self), device=x.device)))
+        return means.unflatten(0, (heads, rows))
+
     def mean(self, weights: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Σ_u w_u x_u in the coordinates of `expand`: (b, rank) float64 of weights (b, m) on `points` (m,).
 

@@ -153,3 +153,56 @@ class LatentDiffusionFashionMNIST(_Diffusion):
     name = "latent-diffusion-fashion-mnist"
     summary = "autoencoder and latent diffusion on Fashion-MNIST, conditional on any subset of class and garment"
     config = _latent_diffusion("fashion-mnist:dummy_factor=2", steps=1400)
+
+
+_SHAPES = "shapes:dummy_factor=2"
+_SHAPES_NOISE = replace(_CLEAN_NOISE, centre=-2.0)
+_SHAPES_OPTIMISATION = Optimisation(steps=5000, batch=96, learning_rate=1.5e-3, weight_decay=0.0, ema=0.999)
+
+
+class DDPMShapes(_Diffusion):
+    """Prediction of the clean image, 32 x 32."""
+
+    name = "ddpm-shapes"
+    summary = "DDPM on shapes, conditional on any subset of its factors"
+    config = DiffusionRecipe(
+        "ddpm",
+        _SHAPES,
+        _FOLDED,
+        _SHAPES_NOISE,
+        _SHAPES_OPTIMISATION,
+        patch=4,
+        prediction="sample",
+        targets="posterior",
+    )
+
+
+class ScoreSDEShapes(_Diffusion):
+    """Variance-exploding network on 32 x 32 images in [0, 1]."""
+
+    name = "score-sde-shapes"
+    summary = "VE score SDE on shapes, conditional on any subset of its factors"
+    config = replace(DDPMShapes.config, family="score-sde", prediction="denoised")
+
+
+class LatentDiffusionShapes(_Diffusion):
+    """An autoencoder 3 x 32 x 32 => 8 x 8 x 8 and v-prediction in its latents."""
+
+    name = "latent-diffusion-shapes"
+    summary = "autoencoder and latent diffusion on shapes, conditional on any subset of its factors"
+    config = DiffusionRecipe(
+        "latent-diffusion",
+        _SHAPES,
+        _FOLDED,
+        replace(_IMAGE_NOISE, centre=-2.0),
+        _SHAPES_OPTIMISATION,
+        replace(
+            _IMAGE_AUTOENCODER,
+            latent_channels=8,
+            optimisation=replace(_IMAGE_AUTOENCODER.optimisation, steps=1600),
+            detail=10.0,
+        ),
+        patch=2,
+        prediction="v_prediction",
+        targets="posterior",
+    )

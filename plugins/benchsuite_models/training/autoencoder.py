@@ -41,13 +41,16 @@ def train_autoencoder(
     images: torch.Tensor,
     config: Autoencoder,
     *,
+    patch: int,
     seed: int,
     device: torch.device,
     checkpoint: Path,
     identity: dict[str, object],
     track: Track,
 ) -> list[float]:
-    """Fit `network` to images (N, C, H, W) in [-1, 1], then store 1 / std of its latents as scaling factor.
+    """Fit `network` to images in [-1, 1], then store 1 / std of its latents as scaling factor.
+
+    The images (N, C patch², H, W) are folded: channels c patch² … (c + 1) patch² - 1 are one block of pixels.
 
     Returns:
         Training loss of every step.
@@ -59,7 +62,10 @@ def train_autoencoder(
         posterior = network.encode(x).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
         output = network.decode(posterior.mean + posterior.std * noise).sample
-        error: torch.Tensor = (output - x).pow(2).mean()
+        difference = (output - x).unflatten(1, (-1, patch**2))
+        error: torch.Tensor = difference.pow(2).mean()
+        if config.detail:
+            error = error + config.detail * (difference - difference.mean(2, keepdim=True)).pow(2).mean()
         divergence: torch.Tensor = posterior.kl().mean()
         return error + config.kl / x[0].numel() * divergence
 

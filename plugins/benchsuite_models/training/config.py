@@ -53,7 +53,11 @@ class Noise:
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """Shape and objective of an AutoencoderKL: mean squared error + `kl` times the divergence per pixel."""
+    """Shape and objective of an AutoencoderKL: mean squared error + `kl` times the divergence per pixel.
+
+    What an image is within its folded blocks (its pixels less the mean of their block) counts 1 + `detail` times:
+    fine grain is a small part of the squared error and the last that it teaches.
+    """
 
     widths: tuple[int, ...]
     latent_channels: int
@@ -61,6 +65,7 @@ class Autoencoder:
     groups: int
     kl: float
     optimisation: Optimisation
+    detail: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,3 +81,7 @@ class DiffusionRecipe:
     patch: int = 1  #: the network that sees the images sees patch x patch blocks folded into channels
     #: what the network returns; a score network knows "score" and "denoised", the others the rest
     prediction: Literal["epsilon", "v_prediction", "sample", "score", "denoised"] = "epsilon"
+    #: what the network is taught: the item that was noised, or the mean of all training items that may have been
+    #: (stable targets, arXiv:2302.00670, with the whole training set as reference batch). Both losses have the
+    #: same minimum; the second does not sample it.
+    targets: Literal["item", "posterior"] = "item"

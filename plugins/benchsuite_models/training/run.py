@@ -22,6 +22,7 @@ from benchsuite_models import factor_embedding
 from benchsuite_models.card import FILE
 from benchsuite_models.checkpoint import STEPS
 from benchsuite_models.conditioning import Conditioning
+from benchsuite_models.finite_population import FinitePopulation
 from benchsuite_models.training.autoencoder import (
     build_autoencoder,
     encode,
@@ -31,6 +32,7 @@ from benchsuite_models.training.autoencoder import (
 from benchsuite_models.training.config import Autoencoder, DiffusionRecipe
 from benchsuite_models.training.diffusion import (
     Denoiser,
+    TrainingSet,
     build_process,
     build_unet,
     held_out_losses,
@@ -94,7 +96,9 @@ def train_diffusion(
             torch.nn.functional.pixel_unshuffle(images, patch) for images in (items, held_out_items)
         )
         patch = 1  # latents are seen as they are
-        autoencoder, results["autoencoder"] = _autoencoder(run, recipe.autoencoder, items, held_out_items)
+        autoencoder, results["autoencoder"] = _autoencoder(
+            run, recipe.autoencoder, recipe.patch, items, held_out_items
+        )
         scale = autoencoder.config.scaling_factor
         items, held_out_items = (
             encode(autoencoder, images, run.device) * scale for images in (items, held_out_items)
@@ -107,6 +111,9 @@ def train_diffusion(
     network = build_unet(tuple(items.shape[1:]), conditioning, recipe.unet, fourier, patch).to(run.device)
     denoiser = Denoiser(network, process, data_range, conditioning, patch)
     batch = recipe.optimisation.batch
+    data = TrainingSet(items, train.labels)
+    if recipe.targets == "posterior":
+        data.population = FinitePopulation(items.flatten(1).to(run.device))
     card = {
         "factors": [{"name": f.name, "values": list(f.values)} for f in dataset.factors],
         "null_class": conditioning.null,
@@ -132,7 +139,7 @@ def train_diffusion(
 
     losses = fit(
         network,
-        lambda _, g: paired_loss(denoiser, items, train.labels, batch, recipe.noise, g, run.device),
+        lambda _, g: paired_loss(denoiser, data, batch, recipe.noise, g, run.device),
         recipe.optimisation,
         seed=seed,
         checkpoint=out / "checkpoint" / "unet",
@@ -176,7 +183,7 @@ class _Run:
 
 
 def _autoencoder(
-    run: _Run, config: Autoencoder, images: torch.Tensor, held_out: torch.Tensor
+    run: _Run, config: Autoencoder, patch: int, images: torch.Tensor, held_out: torch.Tensor
 ) -> tuple[Any, dict[str, Any]]:
     """Train, write and measure the autoencoder of a latent recipe."""
     torch.manual_seed(run.seed)
@@ -185,6 +192,7 @@ def _autoencoder(
         network,
         images,
         config,
+        patch=patch,
         seed=run.seed,
         device=run.device,
         checkpoint=run.out / "checkpoint" / "autoencoder",
