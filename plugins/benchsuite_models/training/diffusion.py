@@ -129,7 +129,7 @@ def epsilon_error(
 
 @dataclass
 class TrainingSet:
-    """What a network is taught: items (N, C, H, W) on the CPU with labels (N, F), and their population if asked."""
+    """What a network is taught: items (N, C, H, W) on the CPU, labels (N, F), and the population if asked."""
 
     items: torch.Tensor
     labels: torch.Tensor
