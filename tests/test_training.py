@@ -394,9 +394,7 @@ def test_stable_targets_have_the_same_mean_and_no_variance() -> None:
     stable = data.targets(chosen, x, torch.ones(200_000), given).flatten()[near]
     item = points[chosen].flatten()[near]
     standard_errors = 4 * item.std().item() / near.sum().item() ** 0.5
-    assert stable.mean().item() == pytest.approx(
-        item.mean().item(), abs=4 * item.std().item() / near.sum().item() ** 0.5
-    )
+    assert stable.mean().item() == pytest.approx(item.mean().item(), abs=standard_errors)
     assert stable.std().item() < 0.05 * item.std().item()
 
 
