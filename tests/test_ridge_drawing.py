@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from benchsuite_datasets.points import Points
-from benchsuite_metrics.ridge_geometry.contours import level_lines
+from benchsuite_metrics.ridge_geometry.contours import level_lines, simplified
 from benchsuite_metrics.ridge_geometry.drawing import density_and_ridge, drawings, planar
 from scipy.special import i0e, i1e
 
@@ -32,6 +32,23 @@ def test_level_lines_of_a_circle() -> None:
     assert (line[0] == line[-1]).all()
     length = np.linalg.norm(np.diff(line, axis=0), axis=1).sum()
     assert length == pytest.approx(2 * math.pi, rel=2e-3)
+
+
+def test_simplified_lines_stay_within_the_tolerance() -> None:
+    """A circle of radius 1 needs about pi / sqrt(2 tolerance) chords, and no point is farther off than told."""
+    angle = np.linspace(0, 2 * np.pi, 2001)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    circle[-1] = circle[0]
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        line = simplified(circle, tolerance)
+        assert (line[0] == line[-1]).all()
+        chords = len(line) - 1
+        assert math.pi / math.sqrt(2 * tolerance) <= chords <= 2.5 * math.pi / math.sqrt(2 * tolerance)
+        middles = (line[1:] + line[:-1]) / 2  # where a chord is farthest from its arc
+        assert (1 - np.hypot(*middles.T)).max() <= tolerance * (1 + 1e-9)
+    straight = np.stack([np.linspace(0, 5, 50), np.zeros(50)], axis=1)
+    np.testing.assert_array_equal(simplified(straight, 1e-9), [[0, 0], [5, 0]])
+    np.testing.assert_array_equal(simplified(straight[:1], 1e-9), [[0, 0]])
 
 
 def test_level_lines_of_several_pieces_and_of_none() -> None:

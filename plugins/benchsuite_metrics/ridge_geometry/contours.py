@@ -51,6 +51,27 @@ def level_lines(
     return [np.array([_crossing(edge, x, y, values) for edge in chain]) for chain in _chains(joined)]
 
 
+def simplified(line: Floats, tolerance: float) -> Floats:
+    """Those points of a polyline (k, 2) that leave it within `tolerance` of itself (Ramer, Douglas & Peucker)."""
+    kept = np.zeros(len(line), dtype=bool)
+    kept[[0, -1]] = True
+    pending = [(0, len(line) - 1)]
+    while pending:
+        first, last = pending.pop()
+        if last - first < 2:
+            continue
+        offset, chord = line[first + 1 : last] - line[first], line[last] - line[first]
+        squared = float(chord @ chord)
+        # a closed line begins where it ends: its chord is a point
+        along = np.clip(offset @ chord / squared, 0, 1) if squared else np.zeros(len(offset))
+        distance = np.linalg.norm(offset - along[:, None] * chord, axis=1)
+        if distance.max() > tolerance:
+            middle = first + 1 + int(distance.argmax())
+            kept[middle] = True
+            pending += [(first, middle), (middle, last)]
+    return line[kept]
+
+
 def _crossed(values: Floats, frame: Floats | None, axis: int) -> NDArray[np.bool_]:
     """Edges along an axis of the grid whose ends have different signs."""
     first, second = (values[:, :-1], values[:, 1:]) if axis else (values[:-1], values[1:])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite import Curve
-from benchsuite_metrics.ridge_geometry.contours import level_lines
+from benchsuite_metrics.ridge_geometry.contours import level_lines, simplified
 from benchsuite_metrics.ridge_geometry.points import Floats
 
 #: noise levels of the panels, in root-mean-square radii of the training points; the last level is drawn too
@@ -18,6 +18,8 @@ NOISES = (1.0, 1 / 3, 1 / 10)
 NODES, PATHS = 120, 150
 #: training points beyond which the plane is not drawn: the grid would take too long
 POINTS = 2000
+#: how far a drawn line may be from the line found, in sides of the panel: a sixth of a pixel
+TOLERANCE = 6e-4
 #: log density below its maximum of the lines of equal density: those of 1, 2 and 3 standard deviations
 BELOW = (0.5, 2.0, 4.5)
 
@@ -164,7 +166,8 @@ def density_and_ridge(
     )
     density, peak = density.reshape(square), density.max()
     contours = [line for below in BELOW for line in level_lines(across, down, density - (peak - below))]
-    return contours, ridge
+    tolerance = TOLERANCE * float(high[0] - low[0])
+    return [simplified(line, tolerance) for line in contours], [simplified(line, tolerance) for line in ridge]
 
 
 def _lines(name: str, style: str, lines: Sequence[Floats]) -> dict[str, Any]:
