@@ -7,6 +7,7 @@ without a value in one of the routes that rank keeps its place on the board, sho
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -185,12 +186,17 @@ def _ranked(line: Line, entry: Rank | None, ranked_by: Sequence[str]) -> Line:
     return replace(line, rank=entry.rank, score=entry.score)
 
 
-def _order(line: Line) -> tuple[bool, float, float, str, int]:
+def _order(line: Line) -> tuple[bool, float, float, list[str | int], int]:
     if line.oracle:
-        return (False, 0.0, 0.0, line.label, _SPLIT_ORDER.get(line.split, len(_SPLIT_ORDER)))
+        return (False, 0.0, 0.0, _natural(line.label), _SPLIT_ORDER.get(line.split, len(_SPLIT_ORDER)))
     if line.rank is None or line.score is None:
-        return (True, math.inf, math.inf, line.label, 0)
-    return (True, line.rank, line.score.value, line.label, 0)
+        return (True, math.inf, math.inf, _natural(line.label), 0)
+    return (True, line.rank, line.score.value, _natural(line.label), 0)
+
+
+def _natural(label: str) -> list[str | int]:
+    """A key under which step=400 comes before step=1600: text and whole numbers in turn."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", label)]
 
 
 def _with_ties(lines: list[Line]) -> list[Line]:

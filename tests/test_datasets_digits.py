@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchsuite_datasets.base import fingerprint_splits
-from benchsuite_datasets.digits import Digits
+from benchsuite_datasets.digits import Digits, FewDigits
 from benchsuite_datasets.splits import cut, stratified_order
 from scipy.stats import chi2_contingency
 from sklearn.datasets import load_digits  # noqa: TID253 - a test
@@ -156,3 +156,20 @@ def test_data_before_load_and_unknown_splits_are_refused(digits):
         Digits().split("train")
     with pytest.raises(UsageError, match="no split 'valid'; known: train, val, test"):
         digits.split("valid")
+
+
+def test_few_digits_are_the_first_of_the_digits() -> None:
+    """150 balanced training images; what is held out and its judge are those of all digits."""
+    few, all_of_them = FewDigits(), Digits()
+    few.load()
+    all_of_them.load()
+    train, whole = few.split("train"), all_of_them.split("train")
+    assert train.ids == whole.ids[:150]
+    assert torch.equal(train.images, whole.images[:150])
+    assert torch.bincount(train.labels[:, 0]).tolist() == [15] * 10
+    for name in ("val", "test"):
+        assert few.split(name).ids == all_of_them.split(name).ids
+    assert few.fingerprint() != all_of_them.fingerprint()
+    mine, theirs = few.readout(), all_of_them.readout()
+    assert mine is not None and theirs is not None
+    assert mine.fingerprint() == theirs.fingerprint()

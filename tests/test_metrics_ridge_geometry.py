@@ -247,8 +247,8 @@ def test_ends_of_paths() -> None:
     np.testing.assert_allclose(first, [0.9, 1.5, 0.1], rtol=1e-12)
     np.testing.assert_allclose(second, [3.1, 2.5, np.hypot(4, 0.1)], rtol=1e-12)
     assert is_memorised(first, second).tolist() == [True, False, True]
-    assert is_between(first, second, None).tolist() == [False, True, False]
-    assert is_between(first, second, 0.5).tolist() == [True, True, False]
+    assert is_between(first, second, None, 2).tolist() == [False, True, False]
+    assert is_between(first, second, 0.5, 2).tolist() == [True, True, False]
 
 
 def test_copies_are_flagged() -> None:
@@ -368,3 +368,10 @@ def test_curves_can_be_summarised() -> None:
         summary = summarise(curve, replicates=50, seed=0)
         assert np.isfinite(summary.value).all(), curve.variant
         assert (summary.low <= summary.high).all()
+
+
+def test_a_radius_decides_in_the_plane_and_the_ratio_in_images() -> None:
+    first, second = np.array([0.4, 0.6, 0.2, 3.0]), np.array([0.5, 5.0, 5.0, 4.0])
+    assert is_between(first, second, 0.5, 2).tolist() == [False, True, False, True]
+    assert is_between(first, second, None, 2).tolist() == [True, False, False, True]
+    assert is_between(first, second, 0.5, 64).tolist() == [True, False, False, True]

@@ -1,7 +1,7 @@
 """First-party data sets and their readouts."""
 
 from benchsuite import Dataset, Recipe, hookimpl
-from benchsuite_datasets.digits import Digits
+from benchsuite_datasets.digits import Digits, FewDigits
 from benchsuite_datasets.image_folder import ImageFolder
 from benchsuite_datasets.mnist import MNIST, FashionMNIST
 from benchsuite_datasets.points import Points
@@ -19,7 +19,7 @@ from benchsuite_datasets.shapes3d import Shapes3D
 @hookimpl
 def benchsuite_datasets() -> list[type[Dataset]]:
     """Data set classes of this package."""
-    return [Digits, MNIST, FashionMNIST, Shapes, Shapes3D, ImageFolder, Points]
+    return [Digits, FewDigits, MNIST, FashionMNIST, Shapes, Shapes3D, ImageFolder, Points]
 
 
 @hookimpl

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from benchsuite import Factor, Split
-from benchsuite_datasets.base import ImageDataset, take
+from benchsuite_datasets.base import READOUTS, ImageDataset, take
 from benchsuite_datasets.splits import cut, stratified_order
 
 SIZES = {"train": 1200, "val": 200, "test": 397}
+FEW = 150
 
 
 class Digits(ImageDataset):
@@ -35,3 +38,25 @@ class Digits(ImageDataset):
         parts = cut(stratified_order(ids, data.target), SIZES)
         splits = {name: take(images, labels, ids, torch.from_numpy(index)) for name, index in parts.items()}
         return (Factor("class", tuple(str(k) for k in range(10))),), splits
+
+
+class FewDigits(Digits):
+    """`Digits` of which only 150 are for training: so few that a small network comes to know them by heart.
+
+    The 150 are the first of the train split of `Digits`, 15 of each class; "val" and "test" are those of `Digits`,
+    and so is the readout.
+    """
+
+    name = "few-digits"
+
+    def read(self) -> tuple[tuple[Factor, ...], dict[str, Split]]:
+        """See `ImageDataset.read`."""
+        import torch
+
+        factors, splits = super().read()
+        train = splits["train"]
+        return factors, {**splits, "train": take(train.images, train.labels, train.ids, torch.arange(FEW))}
+
+    def readout_path(self) -> Path | None:
+        """See `ImageDataset.readout_path`; the shipped one is that of all digits."""
+        return super().readout_path() or READOUTS / Digits.name

@@ -16,6 +16,7 @@ from benchsuite_models.random_features import RandomFeatures
 from benchsuite_models.recipes import (
     DDPMDigits,
     DDPMFashionMNIST,
+    DDPMFewDigits,
     DDPMShapes,
     LatentDiffusionDigits,
     LatentDiffusionFashionMNIST,
@@ -51,6 +52,7 @@ def benchsuite_recipes() -> list[type[Recipe]]:
     return [
         DDPMDigits,
         DDPMFashionMNIST,
+        DDPMFewDigits,
         DDPMShapes,
         LatentDiffusionDigits,
         LatentDiffusionFashionMNIST,

@@ -113,7 +113,7 @@ class FinitePopulation:
         count.index_add_(1, self.copies, members.flatten(0, 1).double())
         weights = log_weights.repeat(heads, 1).add_(count.log_()).softmax(1)
         means = self.expand(self.mean(weights, torch.arange(len(self), device=x.device)))
-        return means.unflatten(0, (heads, rows))
+        return means.view(heads, rows, -1)
 
     def mean(self, weights: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Σ_u w_u x_u in the coordinates of `expand`: (b, rank) float64 of weights (b, m) on `points` (m,).

@@ -55,6 +55,20 @@ class DDPMDigits(_Diffusion):
     config = DiffusionRecipe("ddpm", "digits", _PIXELS, _NOISE, _OPTIMISATION)
 
 
+class DDPMFewDigits(_Diffusion):
+    """A smaller network on 150 digits, kept along the way: it generalises first and memorises later."""
+
+    name = "ddpm-few-digits"
+    summary = "class-conditional DDPM on 150 digits, with snapshots until it knows them by heart"
+    config = DiffusionRecipe(
+        "ddpm",
+        "few-digits",
+        UNet(widths=(16, 48)),
+        _NOISE,
+        replace(_OPTIMISATION, steps=6400, batch=48, weight_decay=0.0, snapshots=(100, 400, 1600)),
+    )
+
+
 class ScoreSDEDigits(_Diffusion):
     """Variance-exploding score network on 8 x 8 digits in [0, 1]."""
 

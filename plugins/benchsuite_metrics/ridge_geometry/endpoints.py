@@ -13,6 +13,8 @@ from benchsuite_metrics.ridge_geometry.responsibilities import differences, stre
 #: a sample this much nearer to its nearest training point than to the second is a copy of it
 #: (Yoon et al. 2023; Bonnaire et al. 2025, arXiv:2505.17638)
 MEMORISED = 1 / 3
+#: most coordinates in which a radius decides what is between modes: elsewhere distances have no such scale
+PLANAR = 3
 #: neighbours among which the second distinct one is looked for
 NEIGHBOURS = 32
 
@@ -46,7 +48,12 @@ def is_memorised(first: Floats, second: Floats) -> NDArray[np.bool_]:
     return found
 
 
-def is_between(first: Floats, second: Floats, radius: float | None) -> NDArray[np.bool_]:
-    """(B,) whether a sample belongs to no training point: farther than `radius` from all, or not memorised."""
-    found: NDArray[np.bool_] = ~is_memorised(first, second) if radius is None else first > radius
+def is_between(first: Floats, second: Floats, radius: float | None, width: int) -> NDArray[np.bool_]:
+    """(B,) whether a sample in `width` coordinates belongs to no training point.
+
+    That is: farther than `radius` from all, in up to `PLANAR` coordinates; not memorised, in more or without one.
+    """
+    if radius is None or width > PLANAR:
+        return ~is_memorised(first, second)
+    found: NDArray[np.bool_] = first > radius
     return found

@@ -77,8 +77,9 @@ class RidgeGeometry(Metric):
     Args:
         dims: ridge dimensions, separated by commas.
         dim: the published one; None chooses.
-        radius: a sample farther than this from every training point is between modes; None counts the samples
-            that are not three times nearer to one training point than to the next.
+        radius: a sample farther than this from every training point is between modes. In more than three
+            coordinates, or without it: a sample that is not three times nearer to one training point than to
+            the next.
         keep: training points looked at per state where they carry all the posterior mass.
 
     Raises:
@@ -182,7 +183,7 @@ class RidgeGeometry(Metric):
             "late_log_snr": None if late is None else float(log_snr[late]),
             "late_error_ratio": None if late is None else _late_ratio(geometry, chosen, late),
             "memorised": scalars.fraction(is_memorised(first, second), resampled),
-            "inter_mode": scalars.fraction(is_between(first, second, self.radius), resampled),
+            "inter_mode": scalars.fraction(is_between(first, second, self.radius, points.shape[1]), resampled),
         }
         columns = {title: facts[name] for title, name in COLUMNS.items()}
         return facts | {"columns": {"d*": dim, "ρ⊥ at the end": scalars.at_end(published, resampled), **columns}}

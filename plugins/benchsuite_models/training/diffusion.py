@@ -153,7 +153,7 @@ class TrainingSet:
             asked = given[:, :, factor, None]
             members &= (asked == -1) | (asked == labels)
         means = self.population.means(x.flatten(1), sigma, members.to(x.device))
-        return means.flatten(0, 1).unflatten(1, x.shape[1:]).to(x.dtype)
+        return means.to(x.dtype).view(-1, *x.shape[1:])
 
 
 def paired_loss(
