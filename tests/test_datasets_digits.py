@@ -171,5 +171,6 @@ def test_few_digits_are_the_first_of_the_digits() -> None:
         assert few.split(name).ids == all_of_them.split(name).ids
     assert few.fingerprint() != all_of_them.fingerprint()
     mine, theirs = few.readout(), all_of_them.readout()
-    assert mine is not None and theirs is not None
+    assert mine is not None
+    assert theirs is not None
     assert mine.fingerprint() == theirs.fingerprint()

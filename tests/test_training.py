@@ -255,6 +255,25 @@ def test_a_kill_between_two_checkpoints_loses_neither(tmp_path: Path) -> None:
     assert run(tmp_path / "parts", stop_after(2)) == whole
 
 
+def test_a_restart_is_a_new_run_from_the_average(tmp_path: Path) -> None:
+    """7 steps with a restart at 4 = 4 steps, then 3 of a new run that begins with what the first leaves."""
+
+    def run(name: str, start: float, steps: int, first: int = 0, restarts: tuple[int, ...] = ()) -> float:
+        layer = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(layer.weight, start)
+
+        def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+            return (layer.weight - math.sin(1.0 + first + step)).pow(2).sum()
+
+        config = replace(OPTIMISATION, steps=steps, learning_rate=0.3, warm_up=1, ema=0.1, restarts=restarts)
+        fit(layer, loss, config, seed=0, checkpoint=tmp_path / name, identity={}, description="", track=all_of)
+        return layer.weight.item()
+
+    first = run("first", 3.0, 4)
+    assert run("whole", 3.0, 7, restarts=(4,)) == pytest.approx(run("second", first, 3, first=4), abs=1e-6)
+    assert abs(run("without", 3.0, 7) - run("second again", first, 3, first=4)) > 0.05
+
+
 def test_fit_minimises_and_averages(tmp_path: Path) -> None:
     """A quadratic bowl: the average ends near the minimum, and a hard-coded batch generator is honoured."""
     layer = torch.nn.Linear(1, 1, bias=False)

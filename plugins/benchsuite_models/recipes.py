@@ -172,6 +172,8 @@ class LatentDiffusionFashionMNIST(_Diffusion):
 _SHAPES = "shapes:dummy_factor=2"
 _SHAPES_NOISE = replace(_CLEAN_NOISE, centre=-2.0)
 _SHAPES_OPTIMISATION = Optimisation(steps=5000, batch=96, learning_rate=1.5e-3, weight_decay=0.0, ema=0.999)
+#: the longer the clearer: what a first decay leaves unclear is shape and grain
+_LONGER = replace(_SHAPES_OPTIMISATION, steps=7000, restarts=(5000,))
 
 
 class DDPMShapes(_Diffusion):
@@ -184,7 +186,7 @@ class DDPMShapes(_Diffusion):
         _SHAPES,
         _FOLDED,
         _SHAPES_NOISE,
-        _SHAPES_OPTIMISATION,
+        _LONGER,
         patch=4,
         prediction="sample",
         targets="posterior",
@@ -196,7 +198,13 @@ class ScoreSDEShapes(_Diffusion):
 
     name = "score-sde-shapes"
     summary = "VE score SDE on shapes, conditional on any subset of its factors"
-    config = replace(DDPMShapes.config, family="score-sde", prediction="denoised")
+    config = replace(
+        DDPMShapes.config,
+        family="score-sde",
+        prediction="denoised",
+        noise=replace(_SHAPES_NOISE, high=7.0, centre=-1.0, width=2.0),
+        optimisation=replace(_SHAPES_OPTIMISATION, steps=4500),
+    )
 
 
 class LatentDiffusionShapes(_Diffusion):

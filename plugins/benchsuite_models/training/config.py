@@ -19,6 +19,8 @@ class Optimisation:
     ema: float = 0.999  #: decay per step, reached by a ramp
     checkpoint_every: int = 200  #: steps
     snapshots: tuple[int, ...] = ()  #: steps after which the model is kept as it is then
+    #: steps at which optimiser and cosine begin anew (arXiv:1608.03983), from the moving average
+    restarts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

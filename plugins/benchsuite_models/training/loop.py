@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,15 @@ def fit(
         UsageError: `checkpoint` belongs to another run.
     """
     identity = json.loads(json.dumps({**identity, "seed": seed, "optimisation": asdict(config)}))
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
-    )
+    optimiser = _optimiser(network, config)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     losses = _resume(checkpoint, identity, network, average, optimiser)
     first = len(losses)
     network.train()
     for step in track(range(first, config.steps), description, config.steps - first):
+        if step in config.restarts:
+            network.load_state_dict(average)
+            optimiser = _optimiser(network, config)
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _schedule(step, config)
         loss = loss_function(step, generator_of(seed, step))
@@ -89,10 +91,18 @@ def generator_of(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
+def _optimiser(network: torch.nn.Module, config: Optimisation) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+    )
+
+
 def _schedule(step: int, config: Optimisation) -> float:
-    """Learning-rate factor: linear warm-up times cosine decay."""
+    """Learning-rate factor: linear warm-up times cosine decay, from each restart to the next."""
     warm = min(1.0, (step + 1) / config.warm_up)
-    return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    ends = (0, *config.restarts, config.steps)
+    start, end = next((a, b) for a, b in pairwise(ends) if step < b)
+    return warm * 0.5 * (1 + math.cos(math.pi * (step - start) / (end - start)))
 
 
 def _save(
