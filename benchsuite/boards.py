@@ -73,11 +73,38 @@ class Board:
         """Every row on the board, line by line."""
         return tuple(row for line in self.lines for row in line.rows.values())
 
+    def silent(self, route: str) -> bool:
+        """Whether a route is known to have no onset: it has values, and neither an onset nor a note about one."""
+        ok = [row for row in self.rows if row.metric == route and row.ok]
+        return bool(ok) and not any(row.scalars["log_snr_50"] or "log_snr_50" in row.scalar_notes for row in ok)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether a model could have a rank here: some route has onsets, or may once its cells have values."""
+        return bool(self.ranked_by) or not all(map(self.silent, self.routes))
+
+    def stated(self, route: str) -> tuple[str, ...]:
+        """Names of the scalars that a metric states beside its curve: ``extra["columns"]`` of its rows."""
+        found = (row.extra.get("columns") for row in self.rows if row.metric == route and row.ok)
+        return tuple(dict.fromkeys(name for columns in found if isinstance(columns, dict) for name in columns))
+
     def scalars(self, route: str) -> tuple[str, ...]:
-        """Scalars that a line has on a route, or a note why it has not; log_snr_50 if there are none at all."""
-        rows = [row for row in self.rows if row.metric == route and row.ok]
-        named = [name for row in rows for name, value in row.scalars.items() if value or name in row.scalar_notes]
-        return tuple(name for name in dict.fromkeys([*SCALARS, *named]) if name in named) or SCALARS[:1]
+        """Scalars that a line has on a route, or a note why it has not.
+
+        Where there are none at all it is log_snr_50, whose column says the statuses. A silent route goes without
+        where it has no status to say, or a table of its own to say it in.
+        """
+        rows = [row for row in self.rows if row.metric == route]
+        ok = [row for row in rows if row.ok]
+        named = [name for row in ok for name, value in row.scalars.items() if value or name in row.scalar_notes]
+        found = tuple(name for name in dict.fromkeys([*SCALARS, *named]) if name in named)
+        spared = self.silent(route) and (len(ok) == len(rows) or bool(self.stated(route)))
+        return found or (() if spared else SCALARS[:1])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Routes that have a place in the table of the board."""
+        return tuple(route for route in self.routes if self.scalars(route))
 
     def unit(self, route: str) -> str:
         """Unit of the values of a route."""

@@ -23,7 +23,7 @@ from benchsuite.bench import Bench
 from benchsuite.boards import boards
 from benchsuite.plan import Unit, make_plan
 from benchsuite.protocols.settings import TrajectorySettings
-from benchsuite.report.losses import tables
+from benchsuite.report.losses import own_tables
 from benchsuite.results import parse_results
 from benchsuite.runner import run as run_plan
 from benchsuite.statistics import summarise
@@ -325,10 +325,12 @@ def test_a_model_of_unknown_training_data_gets_a_row_that_says_so() -> None:
     assert oracle["status"] == "ok", oracle["reason"]
     assert oracle["extra"]["training_points"] == 24
     (table,) = [
-        t for board in boards(parse_results(document)) for t in tables(board) if t.title == "ridge-geometry"
+        t for board in boards(parse_results(document)) for t in own_tables(board) if t.title == "ridge-geometry"
     ]
     assert table.head[:3] == ("ridge-geometry", "d*", "ρ⊥ at the end")
-    assert [row[0] for row in table.rows] == ["empirical-bayes · population", "empirical-bayes · held out"]
+    shown_lines = ["empirical-bayes · population", "empirical-bayes · held out", "toy"]
+    assert [row[0] for row in table.rows] == shown_lines
+    assert table.rows[2][1] == "not applicable"
     shown = table.rows[0]
     value = oracle["extra"]["columns"]["ρ⊥ at the end"]
     assert shown[2] == f"{value['value']:.3g} [{value['low']:.3g}, {value['high']:.3g}]"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 from benchsuite.report.clocks import Clock
 from benchsuite.report.markup import Markup, el, join
@@ -40,14 +41,34 @@ def x_axis(x: Scale, top: float, bottom: float, most: int = 9, loss: str = "") -
     return el("g", {"class": "axis"}, *parts)
 
 
-def y_axis(y: Scale, left: float, right: float, most: int = 6) -> Markup:
-    """Grid and numbers of the value axis."""
-    step = nice_step(y.domain[1] - y.domain[0], most)
+def y_axis(y: Scale, left: float, right: float, most: int = 6, log: bool = False) -> Markup:
+    """Grid and numbers of the value axis; a logarithmic one holds decimal logarithms."""
     parts = []
-    for tick in nice_ticks(*y.domain, most):
-        parts.append(rule(left, y(tick), right, y(tick), "grid"))
-        parts.append(text(left - 6, y(tick) + 4, tick_text(tick, step), "end"))
+    for pixel, said in ticks(y, log, most):
+        parts.append(rule(left, pixel, right, pixel, "grid"))
+        parts.append(text(left - 6, pixel + 4, said, "end"))
     return el("g", {"class": "axis"}, *parts)
+
+
+def ticks(scale: Scale, log: bool, most: int = 6) -> Iterator[tuple[float, str]]:
+    """(pixel, label) of an axis; a logarithmic one has decades, or 1, 2, 5 of each where there are few of them."""
+    low, high = scale.domain
+    if log:
+        decades = range(math.floor(low), math.ceil(high) + 1)
+        every = max(1, math.ceil(len(decades) / (most + 1)))
+        for decade in decades[::every]:
+            for leading in (1, 2, 5) if len(decades) <= 4 else (1,):
+                if low <= (tick := decade + math.log10(leading)) <= high:
+                    yield scale(tick), _decade_text(leading, decade)
+    else:
+        step = nice_step(high - low, most)
+        for tick in nice_ticks(low, high, most):
+            yield scale(tick), tick_text(tick, step)
+
+
+def _decade_text(leading: int, decade: int) -> str:
+    """The number `leading` × 10^`decade`, written out where that is short."""
+    return f"{leading * 10.0**decade:g}" if -3 <= decade < 3 else f"{leading}e{decade}".replace("-", "−")
 
 
 def time_axis(clock: Clock, x: Scale, top: float, classes: str) -> Markup:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchsuite.boards import Board
-from benchsuite.report.axes import rule, text
+from benchsuite.report.axes import rule, text, ticks
 from benchsuite.report.markup import Markup, el
-from benchsuite.report.svg import Scale, fixed, line_path, nice_step, nice_ticks, tick_text
+from benchsuite.report.svg import Scale, fixed, line_path
 
 STYLES = ("ink", "grey", "c0", "c1", "c2", "c3")
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 300, 44, 292, 8, 190  #: of a panel and its plot, in pixels of the view box
@@ -88,9 +88,9 @@ def _panel(layers: Sequence[Layer], x_axis: Axis, y_axis: Axis, square: bool, ti
     x = Scale(_domain(x_axis, [v for layer in layers for v in layer.x]), (LEFT, RIGHT))
     y = Scale(_domain(y_axis, [v for layer in layers for v in layer.y]), (bottom, TOP))
     grid = []
-    for at, said in _ticks(x, x_axis.log):
+    for at, said in ticks(x, x_axis.log):
         grid += [rule(at, TOP, at, bottom, "grid"), text(at, bottom + 14, said)]
-    for at, said in _ticks(y, y_axis.log):
+    for at, said in ticks(y, y_axis.log):
         grid += [rule(LEFT, at, RIGHT, at, "grid"), text(LEFT - 5, at + 4, said, "end")]
     inside = {"x": LEFT, "y": TOP, "width": RIGHT - LEFT, "height": bottom - TOP}
     view = " ".join(map(str, inside.values()))  # an inner svg cuts off what leaves the plot
@@ -122,22 +122,6 @@ def _swatch(kind: str, style: str) -> Markup:
         else {"class": f"dots {style}", "d": "M16 7h0"}
     )
     return el("svg", size, el("path", mark))
-
-
-def _ticks(scale: Scale, log: bool) -> Iterator[tuple[float, str]]:
-    """(pixel, label) of an axis; a logarithmic one has decades, or 1, 2, 5 of each where there are few of them."""
-    low, high = scale.domain
-    if log:
-        decades = range(math.floor(low), math.ceil(high) + 1)
-        every = max(1, math.ceil(len(decades) / 7))
-        for decade in decades[::every]:
-            for leading in (1, 2, 5) if len(decades) <= 4 else (1,):
-                if low <= (tick := decade + math.log10(leading)) <= high:
-                    yield scale(tick), f"{10**tick:.3g}".replace("e+0", "e").replace("e-0", "e−")
-    else:
-        step = nice_step(high - low, 6)
-        for tick in nice_ticks(low, high, 6):
-            yield scale(tick), tick_text(tick, step)
 
 
 # ------------------------------------------------------------------------------------------ reading

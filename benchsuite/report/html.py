@@ -125,7 +125,7 @@ def _board(board: Board, index: int, series: SeriesOf) -> Markup:
         when_figure(board, series, ident),
         how_figure(board, series, ident),
         drawings(board),
-        *(text_table(table) for table in losses.tables(board)),
+        *(text_table(board, table) for table in losses.tables(board)),
         consistency_table(board),
     )
 

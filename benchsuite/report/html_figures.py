@@ -8,7 +8,7 @@ from benchsuite.boards import Board, status_words
 from benchsuite.report.clocks import Clock, clock_of, clocks_of
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.onsets import NARROW, WIDE, mark, onset_chart
-from benchsuite.report.panels import Panel, panel_svg, panels_of, x_domain, y_domain
+from benchsuite.report.panels import Panel, panel_svg, panels_of, value_axis, x_domain
 from benchsuite.report.series import Series
 from benchsuite.report.svg import fixed
 
@@ -62,8 +62,9 @@ def how_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:
         el(
             "figcaption",
             None,
-            "Bands are 95 % bootstrap intervals over images; a ring marks log-SNR₅₀ on the level that defines it. "
-            "The upper axis is native time t/T, which differs from model to model."
+            "Bands are 95 % bootstrap intervals over images"
+            + ("; a ring marks log-SNR₅₀ on the level that defines it. " if board.ranks else ". ")
+            + "The upper axis is native time t/T, which differs from model to model."
             + (" Thin dotted lines are what a theory expects." if _has_theory([*published, *others]) else ""),
         ),
     )
@@ -93,8 +94,8 @@ def _panels(
     for index, panel in enumerate(panels):
         # Published curves of one unit share a value axis; a diagnostic may overshoot and has its own.
         alike = [other for other in panels if other.unit == panel.unit and other.variant == ""]
-        heights = y_domain(alike if panel.variant == "" else [panel])
-        svg = panel_svg(panel, (span, heights), clocks, series, board.entropy, f"{ident}{index}")
+        values = value_axis(alike if panel.variant == "" else [panel])
+        svg = panel_svg(panel, (span, values), clocks, series, board.entropy, f"{ident}{index}")
         title = join([panel.route, el("small", None, f" {panel.variant}") if panel.variant else None])
         absent = [
             f"{line.label}: {status_words(line.rows.get(panel.route))}"

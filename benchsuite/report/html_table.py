@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchsuite.boards import Board, Line, status_words
-from benchsuite.report import words
+from benchsuite.report import losses, words
 from benchsuite.report.citation import works_in
 from benchsuite.report.clocks import native_time_at
 from benchsuite.report.losses import TextTable
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.series import Series
-from benchsuite.results import Check, Estimate
+from benchsuite.results import Check, Estimate, Row
 
 MINUS = "−"
+
+SeriesOf = Mapping[tuple[str, str], Series]
 
 
 class _Notes:
@@ -36,37 +38,70 @@ class _Notes:
         return el("ol", {"class": "notes"}, *items) if items else None
 
 
-def board_table(board: Board, series: Mapping[tuple[str, str], Series], ident: str) -> Markup:
-    """The table with its caption and notes; `ident` is unique on the page."""
+def board_table(board: Board, series: SeriesOf, ident: str) -> Markup:
+    """The table with its caption and notes, or those that stand in its place; `ident` is unique on the page."""
     notes = _Notes(ident)
+    found = [_ranks(board, series, notes)] if board.columns else _instead(board, series, notes)
+    region = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Leaderboard table"}
+    return join([*(el("div", region, table) for table in found), notes.list()])
+
+
+def _ranks(board: Board, series: SeriesOf, notes: _Notes) -> Markup:
+    """Rank, oracle gap and the scalars of every route that has a column."""
     top = [
-        el("th", {"scope": "col", "rowspan": 2}, "rank"),
+        *([el("th", {"scope": "col", "rowspan": 2}, "rank")] if board.ranks else []),
         el("th", {"scope": "col", "rowspan": 2, "class": "model"}, "model"),
-        el("th", {"scope": "col", "rowspan": 2}, "oracle gap"),
-        *(
-            el("th", {"scope": "colgroup", "colspan": len(board.scalars(x)), "class": "route"}, _route(board, x))
-            for x in board.routes
-        ),
+        *([el("th", {"scope": "col", "rowspan": 2}, "oracle gap")] if board.ranks else []),
+        *(_group(board, route, len(board.scalars(route))) for route in board.columns),
     ]
     below = [
         el("th", {"scope": "col", "class": "route" if index == 0 else None}, _scalar_head(name, board.unit(route)))
-        for route in board.routes
+        for route in board.columns
         for index, name in enumerate(board.scalars(route))
     ]
-    body = [_line(board, line, series[line.label, line.split], notes) for line in board.lines]
+    body = [_line(board, line, series, notes) for line in board.lines]
     ranked = (
         f"Ranked by the mean |gap| over {words.enumeration(list(board.ranked_by))}. " if board.ranked_by else ""
     )
     caption = f"{ranked}Small print: 95 % interval, native time t/T at the onset, and the layer read."
-    table = el(
+    said = " ".join(filter(None, [caption, words.curves_only(board, verdicts=True)]))
+    return el(
         "table",
         {"class": "ranks"},
-        el("caption", None, el("span", None, caption)),
+        el("caption", None, el("span", None, said)),
         el("thead", None, el("tr", None, *top), el("tr", None, *below)),
         el("tbody", None, *body),
     )
-    region = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Leaderboard table"}
-    return join([el("div", region, table), notes.list()])
+
+
+def _instead(board: Board, series: SeriesOf, notes: _Notes) -> list[Markup]:
+    """The scalars of metrics without onsets as the board's tables, with the notes on cells that have no value."""
+    tables = []
+    for found in losses.own_tables(board):
+        group = [_group(board, found.route, len(found.head) - 1)] if found.route else []
+        span = {"rowspan": 2} if found.route else {}
+        top = [el("th", {"scope": "col", **span, "class": "model"}, "model"), *group]
+        heads = [el("th", {"scope": "col", "class": _first(i)}, name) for i, name in enumerate(found.head[1:])]
+        body = []
+        for line, row in zip(board.lines, found.rows, strict=True):
+            name = _name(board, line, series, notes)
+            cell = line.rows.get(found.route)
+            if found.route and not (cell and cell.ok):
+                cells = [_without(cell, len(row) - 1, notes)]
+            else:
+                cells = [el("td", {"class": _first(i)}, _with_interval(said)) for i, said in enumerate(row[1:])]
+            body.append(el("tr", {"class": "oracle" if line.oracle else None}, name, *cells))
+        caption = "Small print: 95 % interval." if found.route else ""
+        said = " ".join(filter(None, [caption, words.curves_only(board, verdicts=True)]))
+        table = el(
+            "table",
+            {"class": "ranks scalars"},
+            el("caption", None, el("span", None, said)),
+            el("thead", None, el("tr", None, *top), el("tr", None, *heads) if heads else None),
+            el("tbody", None, *body),
+        )
+        tables.append(table)
+    return tables
 
 
 def consistency_table(board: Board) -> Markup | None:
@@ -107,16 +142,40 @@ def _check(check: Check | None) -> Markup | str:
     return join([_estimate(check.deviation, digits=3), failed])
 
 
-def text_table(found: TextTable) -> Markup:
+def text_table(board: Board, found: TextTable) -> Markup:
     """A plain table of what log-SNR₅₀ has no place for."""
-    heads = [el("th", {"scope": "col"}, name) for name in found.head]
+    lone = found.route and found.route not in board.columns  # no column says the version and the verdict
+    first_head, *others = found.head
+    heads = [el("th", {"scope": "col"}, _route(board, found.route) if lone else first_head)]
+    heads += [el("th", {"scope": "col"}, name) for name in others]
     body = [
-        el("tr", None, el("th", {"scope": "row"}, first), *(el("td", None, cell) for cell in rest))
+        el(
+            "tr",
+            None,
+            el("th", {"scope": "row"}, first),
+            *(el("td", None, _with_interval(cell) if found.route else cell) for cell in rest),
+        )
         for first, *rest in found.rows
     ]
-    table = el("table", {"class": "checks"}, el("thead", None, el("tr", None, *heads)), el("tbody", None, *body))
+    look = {"class": "checks scalars" if found.route else "checks"}
+    table = el("table", look, el("thead", None, el("tr", None, *heads)), el("tbody", None, *body))
     region = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": found.title}
     return join([el("h3", {"class": "apart"}, found.title), el("div", region, table)])
+
+
+def _with_interval(said: str) -> Markup:
+    """A number in text, its interval below it in small print."""
+    value, bracket, interval = said.replace("-", MINUS).partition(" [")
+    return join([value, el("small", None, f"[{interval}") if bracket else None])
+
+
+def _first(index: int) -> str | None:
+    """The class of the first column of a route, which keeps its distance from the one before it."""
+    return "route" if index == 0 else None
+
+
+def _group(board: Board, route: str, columns: int) -> Markup:
+    return el("th", {"scope": "colgroup", "colspan": columns, "class": "route"}, _route(board, route))
 
 
 def _route(board: Board, route: str) -> Markup:
@@ -133,33 +192,45 @@ def _scalar_head(name: str, unit: str) -> Markup:
     return join([words.scalar_title(name), el("small", {"class": "unit"}, said) if said else None])
 
 
-def _line(board: Board, line: Line, series: Series, notes: _Notes) -> Markup:
+def _name(board: Board, line: Line, series: SeriesOf, notes: _Notes) -> Markup:
+    """The head of a line; its notes are why it has no rank, and the flags that no column shows."""
     facts = line.any_row
     said = dict.fromkeys(filter(None, [facts.family, facts.space, *works_in(facts.paper)]))
     about = " · ".join(word for word in said if word != line.label)
-    stroke = el("path", {"class": f"line {series.style}", "d": "M1 6H23"})
+    stroke = el("path", {"class": f"line {series[line.label, line.split].style}", "d": "M1 6H23"})
     swatch = el(
         "svg",
         {"class": "swatch", "viewBox": "0 0 24 12", "width": 24, "height": 12, "aria-hidden": "true"},
         stroke,
     )
-    name = join([swatch, line.title, notes.mark(f"No rank: {line.unranked}.") if line.unranked else None])
-    cells = [
-        el("td", {"class": "rank"}, line.place or "–"),
-        el("th", {"scope": "row", "class": "model"}, name, el("small", None, about)),
-        el("td", {"class": "score"}, "–" if line.oracle else _estimate(line.score)),
-    ]
-    for route in board.routes:
+    marks = [notes.mark(f"No rank: {line.unranked}.")] if line.unranked and board.ranks else []
+    unseen = [row for route, row in line.rows.items() if row.ok and route not in board.columns]
+    marks += [notes.mark(f"{line.title}, {row.metric}: {flag}") for row in unseen for flag in row.flags]
+    name = join([swatch, line.title, *marks])
+    return el("th", {"scope": "row", "class": "model"}, name, el("small", None, about))
+
+
+def _line(board: Board, line: Line, series: SeriesOf, notes: _Notes) -> Markup:
+    cells = [name := _name(board, line, series, notes)]
+    if board.ranks:
+        score = el("td", {"class": "score"}, "–" if line.oracle else _estimate(line.score))
+        cells = [el("td", {"class": "rank"}, line.place or "–"), name, score]
+    for route in board.columns:
         cells += _cells(line, route, board.scalars(route), notes)
     return el("tr", {"class": "oracle" if line.oracle else None}, *cells)
+
+
+def _without(row: Row | None, columns: int, notes: _Notes) -> Markup:
+    """The status of a cell that has no value."""
+    note = notes.mark(row.reason) if row and row.reason else None
+    status = el("span", {"class": f"status {row.status if row else 'absent'}"}, status_words(row), note)
+    return el("td", {"class": "route none", "colspan": columns}, status)
 
 
 def _cells(line: Line, route: str, scalars: Sequence[str], notes: _Notes) -> list[Markup]:
     row = line.rows.get(route)
     if row is None or not row.ok:
-        note = notes.mark(row.reason) if row and row.reason else None
-        status = el("span", {"class": f"status {row.status if row else 'absent'}"}, status_words(row), note)
-        return [el("td", {"class": "route none", "colspan": len(scalars)}, status)]
+        return [_without(row, len(scalars), notes)]
     cells = []
     for index, name in enumerate(scalars):
         estimate = row.scalars.get(name)

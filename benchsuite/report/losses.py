@@ -1,4 +1,4 @@
-"""What log-SNR₅₀ has no place for: thresholds on the axes of other noise channels, and what a theory expects.
+"""What log-SNR₅₀ has no place for: thresholds on other noise channels, what a theory expects, a metric's scalars.
 
 Plain tables that every report lays out in its own way. A *loss* is an axis from 0 (nothing lost) to 1.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchsuite.boards import Board, Line
+from benchsuite.boards import Board, Line, status_words
 from benchsuite.report import words
 from benchsuite.results import CurvePoints
 
@@ -23,12 +23,24 @@ class TextTable:
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    route: str = ""  #: whose scalars it holds, if they are those of one route
 
 
 def tables(board: Board) -> list[TextTable]:
-    """The tables that have rows."""
-    columns = (_columns(board, route) for route in board.routes)
+    """The tables that have rows, without those that are the board's own, see `own_tables`."""
+    columns = [_columns(board, route) for route in board.routes if board.stated(route)] if board.columns else []
     return [table for table in (_thresholds(board), _theory(board), *columns) if table.rows]
+
+
+def own_tables(board: Board) -> list[TextTable]:
+    """What stands in the place of the board's table when no route has a column there, one row for every line.
+
+    It is the scalars of every metric that states some; where none does, the models alone.
+    """
+    if board.columns:
+        return []
+    found = [_columns(board, route) for route in board.routes if board.stated(route)]
+    return found or [TextTable("Models", ("model",), tuple((line.title,) for line in board.lines))]
 
 
 def thresholds_text(line: Line, route: str) -> str:
@@ -64,15 +76,18 @@ def _theory(board: Board) -> TextTable:
 
 
 def _columns(board: Board, route: str) -> TextTable:
-    """The scalars that a metric wants beside its name: ``extra["columns"]`` of its rows, see `Curve`."""
-    found = {
-        line.title: columns
-        for line in board.lines
-        if (row := line.rows.get(route)) and row.ok and isinstance(columns := row.extra.get("columns"), dict)
-    }
-    keys = tuple(dict.fromkeys(key for columns in found.values() for key in columns))
-    rows = tuple((title, *(_scalar(columns.get(key)) for key in keys)) for title, columns in found.items())
-    return TextTable(route, (route, *keys), rows)
+    """The scalars that a metric wants beside its name, see `Curve`; statuses where no column says them."""
+    keys = board.stated(route)
+    rows = []
+    for line in board.lines:
+        row = line.rows.get(route)
+        columns = row.extra.get("columns") if row and row.ok else None
+        if isinstance(columns, dict):
+            rows.append((line.title, *(_scalar(columns.get(key)) for key in keys)))
+        elif not board.columns or (row and not row.ok and route not in board.columns):
+            empty = ("–",) * len(keys) if row and row.ok else (status_words(row), *[""] * (len(keys) - 1))
+            rows.append((line.title, *empty))
+    return TextTable(route, (route, *keys), tuple(rows), route)
 
 
 def _scalar(value: Any) -> str:

@@ -42,28 +42,35 @@ def _board(board: Board) -> list[str]:
     facts = "; ".join(f"{escape(name)}: {escape(value)}" for name, value in words.board_facts(board))
     parts = [f"## {escape(title)}", escape(words.headline(board))]
     parts += [f"{facts}."] if facts else []
-    head = ["rank", "model", "oracle gap"]
-    for route in board.routes:
-        head += [f"{escape(route)} {_scalar_head(name, board.unit(route))}" for name in board.scalars(route)]
-    table = [head, ["--:", ":--", *["--:"] * (len(head) - 2)]]
-    parts.append(
-        "\n".join(f"| {' | '.join(cells)} |" for cells in [*table, *(_line(board, x) for x in board.lines)])
-    )
+    parts += [_table(board)] if board.columns else [_own_table(board, x) for x in losses.own_tables(board)]
+    parts += [escape(said)] if (said := words.curves_only(board)) else []
     verdicts = [(route, words.verdict_words(board, route)) for route in board.routes]
     parts += [f"* {escape(route)}: {escape(said)}" for route, said in verdicts if said]
     if board.ranked_by:
         parts.append(f"Ranked by the mean oracle gap over {escape(words.enumeration(list(board.ranked_by)))}.")
     parts += [_text_table(table) for table in losses.tables(board)]
     parts += _consistency(board)
-    parts += [f"* {escape(x.title)} has no rank: {escape(x.unranked)}" for x in board.lines if x.unranked]
+    parts += [
+        f"* {escape(x.title)} has no rank: {escape(x.unranked)}" for x in board.lines if x.unranked and board.ranks
+    ]
     parts += [f"* {escape(title)}, {escape(route)}: {escape(text)}" for title, route, text in board_notes(board)]
     return parts
 
 
+def _table(board: Board) -> str:
+    head = ["rank", "model", "oracle gap"] if board.ranks else ["model"]
+    under = ["--:", ":--", "--:"] if board.ranks else [":--"]
+    for route in board.columns:
+        head += [f"{escape(route)} {_scalar_head(name, board.unit(route))}" for name in board.scalars(route)]
+    table = [head, [*under, *["--:"] * (len(head) - len(under))], *(_line(board, line) for line in board.lines)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+
+
 def _line(board: Board, line: Line) -> list[str]:
     score = "–" if line.oracle or line.score is None else words.estimate_text(line.score)
-    cells = [line.place or "–", f"**{escape(line.title)}**" if line.oracle else escape(line.title), score]
-    for route in board.routes:
+    name = f"**{escape(line.title)}**" if line.oracle else escape(line.title)
+    cells = [line.place or "–", name, score] if board.ranks else [name]
+    for route in board.columns:
         row = line.rows.get(route)
         if row is None or not row.ok:
             cells += [status_words(row), *[""] * (len(board.scalars(route)) - 1)]
@@ -116,6 +123,17 @@ def _check(check: Check) -> str:
 def _text_table(table: losses.TextTable) -> str:
     rows = [table.head, [":--", *["--:"] * (len(table.head) - 1)], *table.rows]
     return "\n".join(f"| {' | '.join(map(escape, cells) if cells is not rows[1] else cells)} |" for cells in rows)
+
+
+def _own_table(board: Board, table: losses.TextTable) -> str:
+    """A table in the place of the board's: a row for every line, oracles in bold."""
+    head, under, *rows = _text_table(table).splitlines()
+    titles = [escape(line.title) for line in board.lines]
+    bold = [
+        row.replace(f"| {title} ", f"| **{title}** ", 1) if line.oracle else row
+        for line, title, row in zip(board.lines, titles, rows, strict=True)
+    ]
+    return "\n".join([head, under, *bold])
 
 
 def _missing(results: Results) -> list[str]:

@@ -1,9 +1,10 @@
 // Read-out of the curve panels: point at one, or focus it and use the arrow keys. The page is complete without.
 "use strict";
 
-for (const panel of document.querySelectorAll("svg.panel")) {
+for (const panel of document.querySelectorAll("svg.panel[data-x]")) {
   const [x0, x1, left, right] = panel.dataset.x.split(" ").map(Number);
   const [y0, y1, bottom, top] = panel.dataset.y.split(" ").map(Number);
+  const log = "log" in panel.dataset; // the axis then holds decimal logarithms
   const cursor = panel.querySelector(".cursor");
   const tip = panel.parentElement.querySelector(".tip");
   const choice = panel.closest(".how")?.querySelector("select"); // small panels have no upper axis
@@ -44,7 +45,8 @@ for (const panel of document.querySelectorAll("svg.panel")) {
       const y = runs.map((run) => between(run, at)).find((value) => value !== null);
       if (y === undefined) continue;
       const value = y0 + ((y - bottom) / (top - bottom)) * (y1 - y0);
-      rows.push(entry(path.dataset.name, text(value, 3), path.getAttribute("class").replace(/series|line/g, "")));
+      const said = log ? (10 ** value).toPrecision(3).replace("-", "−") : text(value, 3);
+      rows.push(entry(path.dataset.name, said, path.getAttribute("class").replace(/series|line/g, "")));
     }
     cursor.setAttribute("x1", at);
     cursor.setAttribute("x2", at);

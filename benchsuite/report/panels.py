@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchsuite.boards import Board, Line
 from benchsuite.report.axes import levels, text, time_axis, x_axis, y_axis
@@ -18,6 +18,7 @@ WIDTH, HEIGHT = 400, 320
 LEFT, RIGHT, TOP, BOTTOM = 36, 388, 44, 278  #: edges of the plot in the view box
 _BELOW, _ABOVE = 0.25, 1.2  #: how far beyond floor and ceiling values are in view
 _FEW = 24  #: curves with at most this many nodes show them
+_DECADES = 30  #: values whose largest is more than this many times their smallest have a logarithmic axis
 
 Domain = tuple[float, float]
 
@@ -35,6 +36,14 @@ class Drawn:
     def theory(self) -> bool:
         """Whether it is an expectation beside a measured curve."""
         return self.curve.beside is not None
+
+
+@dataclass(frozen=True)
+class ValueAxis:
+    """The range of values in view: decimal logarithms if it is logarithmic."""
+
+    domain: Domain
+    log: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,23 +120,42 @@ def y_domain(panels: Sequence[Panel]) -> Domain:
     return (low - (0.03 * span if low < 0 else 0), high + 0.09 * span)
 
 
+def value_axis(panels: Sequence[Panel]) -> ValueAxis:
+    """The axis of panels that share one: `y_domain`, or logarithmic where no metric has onsets and values spread.
+
+    Intervals may add at most a decade at either end, so that one near 0 does not flatten all curves.
+    """
+    drawn = [drawn for panel in panels for drawn in panel.drawn]
+    values = [value for one in drawn for value in one.curve.value if math.isfinite(value)]
+    bounds = [end for one in drawn for end in (*(one.curve.low or ()), *(one.curve.high or ()))]
+    ends = [*values, *(end for end in bounds if math.isfinite(end))]
+    aims = any(one.aims for one in drawn)
+    if aims or not values or min(ends) <= 0 or max(ends) <= _DECADES * min(ends):
+        return ValueAxis(y_domain(panels))
+    low, high = (math.log10(end) for end in (max(min(ends), min(values) / 10), min(max(ends), max(values) * 10)))
+    room = 0.04 * (high - low)
+    return ValueAxis((low - room, high + room), log=True)
+
+
 def panel_svg(
     panel: Panel,
-    domains: tuple[Domain, Domain],
+    axes: tuple[Domain, ValueAxis],
     clocks: Sequence[Clock],
     series: Mapping[tuple[str, str], Series],
     entropy: float | None,
     ident: str,
 ) -> Markup:
-    """The panel on the axes `domains` (log-SNR, value); `ident` is unique on the page."""
-    x, y = Scale(domains[0], (LEFT, RIGHT)), Scale(domains[1], (BOTTOM, TOP))
+    """The panel on its `axes` (log-SNR, value); `ident` is unique on the page."""
+    span, values = axes
+    x, y = Scale(span, (LEFT, RIGHT)), Scale(values.domain, (BOTTOM, TOP))
+    panel = _logarithms(panel) if values.log else panel
     first = panel.drawn[0].curve
     is_entropy = entropy is not None and math.isclose(max(first.floor, first.ceiling), entropy, rel_tol=1e-3)
     title = " · ".join(filter(None, [panel.route, panel.variant]))
     ends = ("nothing", "everything lost") if panel.loss else ("noise", "clean")
     described = (
-        f"{title} in {panel.unit} against {panel.loss or 'log-SNR'} from {domains[0][0]:g} ({ends[0]}) to "
-        f"{domains[0][1]:g} ({ends[1]}) for {', '.join(drawn.line.title for drawn in panel.drawn)}. "
+        f"{title} in {panel.unit} against {panel.loss or 'log-SNR'} from {span[0]:g} ({ends[0]}) to "
+        f"{span[1]:g} ({ends[1]}) for {', '.join(drawn.line.title for drawn in panel.drawn)}. "
         "The numbers are in the table and in leaderboard.json."
     )
     back = el(
@@ -140,7 +168,7 @@ def panel_svg(
         back,
         _above(panel, y, is_entropy),
         x_axis(x, TOP, BOTTOM, loss=panel.loss),
-        y_axis(y, LEFT, RIGHT),
+        y_axis(y, LEFT, RIGHT, log=values.log),
         *(
             time_axis(clock, x, TOP, f"axis clock k{index}{' first' if index == 0 else ''}")
             for index, clock in enumerate(clocks if not panel.loss else ())
@@ -167,15 +195,35 @@ def panel_svg(
             "tabindex": "0",
             "aria-labelledby": f"{ident}-t {ident}-d",
             "data-loss": panel.loss or None,
-            "data-x": f"{domains[0][0]:g} {domains[0][1]:g} {LEFT} {RIGHT}",
-            "data-y": f"{domains[1][0]:.6g} {domains[1][1]:.6g} {BOTTOM} {TOP}",
+            "data-x": f"{span[0]:g} {span[1]:g} {LEFT} {RIGHT}",
+            "data-y": f"{values.domain[0]:.6g} {values.domain[1]:.6g} {BOTTOM} {TOP}",
+            "data-log": "" if values.log else None,
         },
         *parts,
     )
 
 
+def _logarithms(panel: Panel) -> Panel:
+    """The panel with the decimal logarithms of its values, which are positive; levels mean nothing on it."""
+
+    def logs(values: Sequence[float] | None) -> tuple[float, ...] | None:
+        return tuple(math.log10(v) if math.isfinite(v) else math.nan for v in values) if values else None
+
+    curves = (
+        replace(one.curve, value=logs(one.curve.value) or (), low=logs(one.curve.low), high=logs(one.curve.high))
+        for one in panel.drawn
+    )
+    pairs = zip(panel.drawn, curves, strict=True)
+    return replace(panel, drawn=tuple(replace(one, curve=curve) for one, curve in pairs))
+
+
 def _above(panel: Panel, y: Scale, entropy: bool) -> Markup:
-    """A tint over the values above the upper level, when a curve goes there: no perfect model can."""
+    """A tint over the values above the upper level, when a curve goes there: no perfect model can.
+
+    A level that means nothing to the metrics is not said.
+    """
+    if not any(drawn.aims for drawn in panel.drawn):
+        return join([])
     upper = max(max(drawn.curve.floor, drawn.curve.ceiling) for drawn in panel.drawn)
     tops = [value for drawn in panel.drawn for value in drawn.curve.value if math.isfinite(value)]
     if max(tops, default=upper) <= upper + 0.01 * abs(upper):

@@ -95,7 +95,17 @@ def headline(board: Board, minus: str = "-") -> str:
         verb, tie = ("come", ", too close to tell apart") if len(best) > 1 else ("comes", "")
         names = enumeration([line.label for line in best])
         sentences.append(f"{names} {verb} closest to it: oracle gap {gap}{tie}.")
+    if not board.ranks:
+        return "Nothing measured here has an onset, so no model has a rank."
     return " ".join(sentences) or "No model has a rank on this board."
+
+
+def curves_only(board: Board, verdicts: bool = False) -> str:
+    """A sentence that names the routes without a number in any table, so that none is lost; "" if all have one."""
+    routes = [route for route in board.routes if route not in board.columns and not board.stated(route)]
+    found = {route: verdict_words(board, route) if verdicts else "" for route in routes}
+    said = [f"{route} ({verdict})" if verdict else route for route, verdict in found.items()]
+    return f"Curves only, without an onset: {enumeration(said)}." if said else ""
 
 
 def enumeration(names: list[str]) -> str:
