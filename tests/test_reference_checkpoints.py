@@ -11,17 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchsuite_datasets.digits import Digits
+from benchsuite_datasets.digits import Digits, FewDigits
+from benchsuite_datasets.shapes import Shapes
 from benchsuite_models.ddpm import DDPM
 from benchsuite_models.diffusers_model import REFERENCE
 from benchsuite_models.latent_diffusion import LatentDiffusion
 from benchsuite_models.recipes import (
     DDPMDigits,
     DDPMFashionMNIST,
+    DDPMFewDigits,
+    DDPMShapes,
     LatentDiffusionDigits,
     LatentDiffusionFashionMNIST,
+    LatentDiffusionShapes,
     ScoreSDEDigits,
     ScoreSDEFashionMNIST,
+    ScoreSDEShapes,
 )
 from benchsuite_models.score_sde import ScoreSDE
 from diffusers_factory import Images
@@ -69,8 +74,11 @@ def baseline(train: Split, test: Split, model: DiffusionModel, by_class: bool) -
 
 
 def test_they_are_small() -> None:
-    sizes = [path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()]
-    assert sum(sizes) < 40e6
+    def size(*names: str) -> int:
+        return sum(p.stat().st_size for name in names for p in (REFERENCE / name).rglob("*") if p.is_file())
+
+    assert size("shapes", "fashion-mnist") < 40e6
+    assert size("digits", "few-digits") < 10e6
     assert {p.suffix for p in REFERENCE.rglob("*") if p.is_file()} == {".safetensors", ".json", ".csv"}
 
 
@@ -151,6 +159,10 @@ RECIPES = (
     DDPMFashionMNIST,
     ScoreSDEFashionMNIST,
     LatentDiffusionFashionMNIST,
+    DDPMShapes,
+    ScoreSDEShapes,
+    LatentDiffusionShapes,
+    DDPMFewDigits,
 )
 
 
@@ -184,6 +196,67 @@ def test_garments_are_known_by_class_garment_and_control(cls: type[DiffusionMode
         made.denoise(x, sigma, torch.tensor([row])) for row in ([-1, -1, -1], [1, -1, -1], [-1, -1, 1])
     )
     assert (told - plain).norm() > 5 * (control - plain).norm()
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Shapes:
+    dataset = Shapes(dummy_factor=2)
+    dataset.load()
+    return dataset
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.name)
+def test_rooms_are_clear_and_as_asked(cls: type[DiffusionModel], shapes: Shapes) -> None:
+    """Samples told every factor are judged to have it, and samples told nothing have clear factors."""
+    made = cls()
+    made.bind(shapes)
+    made.load()
+    readout = shapes.readout()
+    assert readout is not None
+    n, generator = 32, torch.Generator().manual_seed(0)
+    told = shapes.split("test").labels[:n]
+    labels = torch.cat([told, torch.full_like(told, -1)])
+    sigmas = [math.exp(-level / 2) for level in np.arange(-9.0, 5.01, 0.5)]
+    start = sigmas[0] * torch.randn((2 * n, *made.shape), generator=generator)
+    ends = reverse(
+        lambda x, sigma: made.denoise(x, sigma, labels),
+        [(0, start)],
+        sigmas,
+        method="sde-2m",
+        noise=lambda i: torch.randn((2 * n, *made.shape), generator=generator),
+    )
+    judged = readout.probabilities(made.decode(ends))
+    for i, factor in enumerate(shapes.factors[:-1]):
+        p = judged[factor.name]
+        right = (p[:n].argmax(1) == told[:, i]).float().mean().item()
+        assert right >= 0.9, factor.name
+        assert (p[n:].max(1).values >= 0.9).float().mean().item() >= 0.8, factor.name
+
+
+def test_the_network_of_few_digits_knows_them_by_heart_in_the_end() -> None:
+    """Samples three times nearer to one training image than to the next: none early, many at the end."""
+    dataset = FewDigits()
+    dataset.load()
+    train = dataset.split("train").images.flatten(1)
+    sigmas = [math.exp(-level / 2) for level in np.arange(-7.0, 8.01, 0.5)]
+    share = {}
+    for step in (400, None):
+        made = DDPM(step=step)
+        made.bind(dataset)
+        made.load()
+        generator = torch.Generator().manual_seed(0)
+        start = sigmas[0] * torch.randn((64, 1, 8, 8), generator=generator)
+        ends = reverse(
+            made.denoise,
+            [(0, start)],
+            sigmas,
+            method="sde-2m",
+            noise=lambda i, g=generator: torch.randn((64, 1, 8, 8), generator=g),  # type: ignore[misc]
+        )
+        first, second = torch.cdist(ends.flatten(1), train).topk(2, largest=False).values.T
+        share[step] = (first < second / 3).float().mean().item()
+    assert share[400] <= 0.05
+    assert share[None] >= 0.3
 
 
 def test_the_recorded_held_out_losses_are_the_models(model: DiffusionModel, digits: Digits) -> None:
