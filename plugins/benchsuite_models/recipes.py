@@ -166,7 +166,8 @@ class LatentDiffusionFashionMNIST(_Diffusion):
 class DDPMShapes(_Diffusion):
     """Prediction of the clean image, 32 x 32.
 
-    That of the noise would need 48 channels of it to pass through 64 (arXiv:2511.13720). What the first decay of the learning rate leaves unclear, shape and grain, the second clears up.
+    That of the noise would need 48 channels of it to pass through 64 (arXiv:2511.13720). What the first decay of
+    the learning rate leaves unclear, shape and grain, the second clears up.
     """
 
     name = "ddpm-shapes"
