@@ -191,7 +191,7 @@ def test_the_commands_are_shown_without_arguments(command: Command) -> None:
         (["run", "--models", "toy:sed=1"], "unknown option of model 'toy': 'sed'; did you mean seed?"),
         (["run", "--models", "toy:seed=x"], "option 'seed' of model 'toy' must be int, got 'x'"),
         (["run", "--metrics", "mutual"], "unknown metric 'mutual'; did you mean mutual-information?"),
-        (["run", "--datasets", "digit"], "unknown data set 'digit'; did you mean digits?"),
+        (["run", "--datasets", "digit"], "unknown data set 'digit'; did you mean digits, few-digits?"),
         (["run", "--set", "sweep.nodez=9"], "unknown key of --set.sweep: 'nodez'; did you mean nodes"),
         (["run", "--set", "sweep.nodes=one"], "--set.sweep.nodes must be int, got 'one'"),
         (["run", "--set", "sweep.nodes"], "--set takes key=value, such as sweep.nodes=129; got 'sweep.nodes'"),

@@ -214,7 +214,7 @@ class LatentDiffusionShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_IMAGE_NOISE, centre=-2.0),
-        _rooms(5000),
+        _rooms(7000, restarts=(5000,)),
         replace(
             _IMAGE_AUTOENCODER,
             latent_channels=8,
