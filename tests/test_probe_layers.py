@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchsuite_metrics import linear_probe
+from benchsuite_metrics import linear_probe, logistic
 from benchsuite_metrics.linear_probe import PAPER_A_LEVELS, LinearProbe, probes
 from benchsuite_metrics.stratified import stratified
 from numpy.typing import NDArray
@@ -272,3 +272,26 @@ def test_subsets_keep_the_shares_of_every_value() -> None:
     assert stratified(labels, 60, seed=0).tolist() == stratified(labels, 60, seed=0).tolist()
     assert stratified(labels, 60, seed=0).tolist() != stratified(labels, 60, seed=1).tolist()
     assert stratified(labels, 500, seed=0).tolist() == list(range(500))
+
+
+def test_more_features_than_items_are_solved_in_their_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """400 features of 40 training items: the same test scores as scikit-learn's with all of them."""
+    from sklearn.linear_model import LogisticRegression
+
+    solve = logistic.fit
+    monkeypatch.setattr(linear_probe, "RIDGES", (0.1,))
+    monkeypatch.setattr(
+        logistic,
+        "fit",
+        lambda x, y, classes, ridge, start: solve(x, y, classes, ridge, start, max_iterations=5000, tol=1e-7),
+    )
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=90)
+    roles = np.array(["train"] * 40 + ["val"] * 20 + ["test"] * 30)
+    means = 0.4 * rng.normal(size=(3, 400))
+    x = rng.standard_normal((90, 400)) * rng.uniform(0.1, 5.0, 400) + means[labels]
+    [found] = probes({"wide": x[None]}, labels, roles, np.eye(3)[labels[60:]][None])
+    z = (x - x[:40].mean(0)) / x[:40].std(0, ddof=1)
+    fitted = LogisticRegression(C=1 / (40 * 0.1), tol=1e-9, max_iter=5000).fit(z[:40], labels[:40])
+    expected = fitted.predict_log_proba(z[60:])[range(30), labels[60:]]
+    np.testing.assert_allclose(found.log_p[:, 0], expected, atol=1e-3)

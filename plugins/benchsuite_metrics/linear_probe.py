@@ -250,6 +250,9 @@ def _solve(
     spread = x[:, rows["train"]].std(dim=1, keepdim=True)
     # features that do not vary carry nothing: they become 0 rather than noise blown up
     x = torch.where(spread > 1e-6 * spread.amax(dim=2, keepdim=True).clamp_min(1e-12), (x - centre) / spread, 0.0)
+    if x.shape[2] > len(rows["train"]):
+        # the weights of the minimum are combinations of the training rows: nothing outside their span matters
+        x = x @ torch.linalg.qr(x[:, rows["train"]].mT).Q
     problems = len(x)
     fits: list[logistic.Fit] = []
     for ridge in RIDGES:
