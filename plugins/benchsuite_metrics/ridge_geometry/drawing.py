@@ -114,7 +114,7 @@ def planar(x: NDArray[Any], log_snr: Floats, points: Floats) -> dict[str, Any]:
         layers.append(_dots("training points", "ink", points[:500]))
         panels.append(
             {
-                "title": f"log-SNR {log_snr[t]:.3g}, sigma {sigma:.3g}",
+                "title": f"log-SNR {log_snr[t] + 0.0:.3g}, sigma {sigma:.3g}",  # + 0.0: no negative zero
                 "x": {"low": round(float(low[0]), 3), "high": round(float(high[0]), 3)},
                 "y": {"low": round(float(low[1]), 3), "high": round(float(high[1]), 3)},
                 "square": True,
