@@ -85,11 +85,7 @@ class FinitePopulation:
         bias = count[live].log() if (count[live] != 1).any() else None
         half_norm = self._half_norm if everyone else self._half_norm[live]
         for rows in torch.arange(len(x), device=x.device).split(max(1, CHUNK // max(len(live), 1))):
-            flat = x[rows].double()
-            flat = flat if self._basis is None else flat @ self._basis
-            # ‖x‖² is common to a row and left out
-            log_weights = torch.cat([flat @ block.double().T for block in points.split(BLOCK)], dim=1)
-            log_weights.sub_(half_norm).div_(sigma[rows].double().square()[:, None])
+            log_weights = self._log_weights(x[rows], sigma[rows], points, half_norm)
             yield rows, live, (log_weights if bias is None else log_weights.add_(bias)).softmax(1)
 
     def means(self, x: torch.Tensor, sigma: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
@@ -106,14 +102,22 @@ class FinitePopulation:
         import torch
 
         heads, rows, _ = members.shape
-        flat = x.double() if self._basis is None else x.double() @ self._basis
-        log_weights = torch.cat([flat @ block.double().T for block in self._points.split(BLOCK)], dim=1)
-        log_weights.sub_(self._half_norm).div_(sigma.double().square()[:, None])
+        log_weights = self._log_weights(x, sigma, self._points, self._half_norm)
         count = torch.zeros(heads * rows, len(self), dtype=torch.float64, device=x.device)
         count.index_add_(1, self.copies, members.flatten(0, 1).double())
         weights = log_weights.repeat(heads, 1).add_(count.log_()).softmax(1)
         means = self.expand(self.mean(weights, torch.arange(len(self), device=x.device)))
         return means.view(heads, rows, -1)
+
+    def _log_weights(
+        self, x: torch.Tensor, sigma: torch.Tensor, points: torch.Tensor, half_norm: torch.Tensor
+    ) -> torch.Tensor:
+        """-‖x - x_u‖² / 2 sigma² of some of the points, (b, m) float64, but for ‖x‖², which is common to a row."""
+        import torch
+
+        flat = x.double() if self._basis is None else x.double() @ self._basis
+        log_weights = torch.cat([flat @ block.double().T for block in points.split(BLOCK)], dim=1)
+        return log_weights.sub_(half_norm).div_(sigma.double().square()[:, None])
 
     def mean(self, weights: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Σ_u w_u x_u in the coordinates of `expand`: (b, rank) float64 of weights (b, m) on `points` (m,).
