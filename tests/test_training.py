@@ -274,6 +274,17 @@ def test_a_restart_is_a_new_run_from_the_average(tmp_path: Path) -> None:
     assert abs(run("without", 3.0, 7) - run("second again", first, 3, first=4)) > 0.05
 
 
+@pytest.mark.parametrize(("steps", "restarts"), [(3, [2]), (1, []), (12, [8])])
+def test_restarts_move_with_the_number_of_steps(tmp_path: Path, steps: int, restarts: list[int]) -> None:
+    """A recipe of 6 steps with a restart at 4, shortened and lengthened; each run ends in a decay."""
+    recipe = replace(RECIPES["ddpm"], optimisation=replace(OPTIMISATION, restarts=(4,)))
+    train_diffusion(
+        "short", recipe, tmp_path, device="cpu", seed=0, steps=steps, datasets=lambda s: Images(), track=all_of
+    )
+    written = json.loads((tmp_path / "recipe.json").read_text())["config"]["optimisation"]
+    assert (written["steps"], written["restarts"]) == (steps, restarts)
+
+
 def test_fit_minimises_and_averages(tmp_path: Path) -> None:
     """A quadratic bowl: the average ends near the minimum, and a hard-coded batch generator is honoured."""
     layer = torch.nn.Linear(1, 1, bias=False)

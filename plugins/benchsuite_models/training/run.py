@@ -237,7 +237,11 @@ def _with_steps(recipe: DiffusionRecipe, steps: int | None) -> DiffusionRecipe:
         full = recipe.autoencoder.optimisation
         shorter = replace(full, steps=max(1, round(share * full.steps)))
         recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, optimisation=shorter))
-    return replace(recipe, optimisation=replace(recipe.optimisation, steps=steps))
+    # restarts move along, lest the last decay never comes; 0 would be a restart of nothing
+    restarts = tuple(
+        sorted({r for r in (round(share * r) for r in recipe.optimisation.restarts) if 0 < r < steps})
+    )
+    return replace(recipe, optimisation=replace(recipe.optimisation, steps=steps, restarts=restarts))
 
 
 def _finished(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
