@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from benchsuite import DiffusionModel, Factor, LabelFilter, NoiseSweep
 from benchsuite.bench import Bench
 from benchsuite.own_data import OwnData
-from benchsuite.plan import Settings, Unit
+from benchsuite.plan import Unit
 from benchsuite.protocols.settings import SweepSettings
+from benchsuite.request import Settings
 
 Array = NDArray[np.float64]
 

@@ -18,8 +18,9 @@ from benchsuite.assemble import assemble
 from benchsuite.contracts import Dataset, DiffusionModel, FloatArray, Metric
 from benchsuite.discovery import Catalog, discover
 from benchsuite.errors import UsageError
-from benchsuite.plan import Plan, Settings, Unit, unite
+from benchsuite.plan import Plan, Unit, unite
 from benchsuite.protocols.settings import FilterSettings, SweepSettings, UTurnSettings
+from benchsuite.request import Settings
 from benchsuite.runner import Outcome, Reporter, run
 from benchsuite.store import Store
 

@@ -30,12 +30,13 @@ from benchsuite.contracts import (
 )
 from benchsuite.errors import BenchsuiteError, NotApplicableError
 from benchsuite.own_data import OwnData
-from benchsuite.plan import Settings, Unit
+from benchsuite.plan import Unit
 from benchsuite.protocols import channels, fork, label_filter, noise_sweep, population, trajectory, u_turn
 from benchsuite.protocols.common import Items, Meter, chunks
 from benchsuite.protocols.spread import values_in_use
 from benchsuite.provenance import class_identity, engine_identity
 from benchsuite.randomness import stream_key
+from benchsuite.request import Settings
 
 
 @dataclass

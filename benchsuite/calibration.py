@@ -23,9 +23,9 @@ from benchsuite.contracts import ExactModel, FloatArray, Metric
 from benchsuite.discovery import Catalog, discover
 from benchsuite.errors import UsageError
 from benchsuite.noise import sigma_from_log_snr
-from benchsuite.plan import Settings
 from benchsuite.protocols.settings import ForkSettings, SweepSettings, TrajectorySettings, UTurnSettings
 from benchsuite.randomness import stream_key
+from benchsuite.request import Settings
 from benchsuite.sampler_bias import SamplerBias, sampler_bias
 from benchsuite.samplers import STOCHASTIC
 from benchsuite.statistics import first_crossing

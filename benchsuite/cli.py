@@ -22,7 +22,7 @@ from benchsuite.console import (
 from benchsuite.errors import BenchsuiteError, UsageError
 
 if TYPE_CHECKING:
-    from benchsuite.plan import Request
+    from benchsuite.request import Request
 
 #: exit codes: 0 all cells ok or not applicable, 1 a crash of ours, 2 usage, 3 (EXIT_PARTIAL) some cells failed
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
@@ -116,7 +116,7 @@ def list_(
     from rich.text import Text
 
     from benchsuite.discovery import discover
-    from benchsuite.plan import suite_names
+    from benchsuite.suite_files import suite_names
 
     catalog = discover()
     kinds = {kind: getattr(catalog, kind) for kind in ("models", "metrics", "datasets", "recipes")}
@@ -321,7 +321,8 @@ def _request(
     set_: list[str] | None,
 ) -> Request:
     """The suite with the command line's changes on top."""
-    from benchsuite.plan import load_suite, settings_table
+    from benchsuite.request import settings_table
+    from benchsuite.suite_files import load_suite
 
     request = load_suite(suite)
     changes: dict[str, Any] = settings_table(set_ or [])

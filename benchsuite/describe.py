@@ -8,7 +8,7 @@ from typing import Any
 from benchsuite import specs
 from benchsuite.discovery import Catalog
 from benchsuite.errors import unknown
-from benchsuite.plan import load_suite, suite_names
+from benchsuite.suite_files import load_suite, suite_names
 
 _SHOWN = {
     "models": ("family", "paper", "version", "space", "exact", "oracle", "own_data"),
@@ -57,5 +57,6 @@ def _suite(name: str) -> str:
     lines = [f"{name}  (suite)", ""]
     for group in request.groups:
         lines += [f"{key}: {', '.join(getattr(group, key))}" for key in ("models", "datasets", "metrics")]
+        lines += ["optional: left out where the data are not there"] if group.optional else []
         lines += [""] if request.cells else []
     return "\n".join([*lines, f"settings: {request.settings}"])

@@ -16,8 +16,8 @@ from benchsuite.discovery import Catalog
 PACKAGES = ("torch", "diffusers", "timm", "numpy", "scipy", "scikit-learn", "safetensors", "pluggy")
 #: engine modules that records depend on; reports and the command line are not among them
 SCIENCE = (
-    *("contracts.py", "channels.py", "noise.py", "samplers.py", "randomness.py", "bench.py", "own_data.py"),
-    "protocols",
+    *("channels.py", "noise.py", "samplers.py", "randomness.py", "bench.py", "own_data.py"),
+    *("contracts", "protocols"),
 )
 
 

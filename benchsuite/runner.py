@@ -13,7 +13,7 @@ import torch
 from benchsuite.bench import Bench, check_fit
 from benchsuite.blocks import Blocks, StoredBlocks
 from benchsuite.contracts import Curve, Dataset, ExactModel, Factor, Metric, ProtocolOptions, Record
-from benchsuite.errors import BenchsuiteError, NotApplicableError
+from benchsuite.errors import BenchsuiteError, MissingDataError, NotApplicableError
 from benchsuite.own_data import OwnData
 from benchsuite.plan import Plan, Unit
 from benchsuite.provenance import class_identity
@@ -112,7 +112,7 @@ class _Stopped(Exception):
 class _Runner:
     def __init__(self, plan: Plan, store: Store | None, device: str, reporter: Reporter) -> None:
         self.plan, self.store, self.device, self.reporter = plan, store, device, reporter
-        self._datasets: dict[str, Dataset | Fault] = {}
+        self._datasets: dict[str, Dataset | BaseException] = {}
 
     def unit(self, unit: Unit) -> Outcome:
         """One unit, whatever happens to it."""
@@ -149,7 +149,9 @@ class _Runner:
         try:
             model = unit.make_model()
             if unit.dataset:
+                stage = "data"
                 dataset = self._dataset(unit.dataset)
+                stage = "model"
                 codec = None
                 if unit.make_codec is not None:
                     codec = unit.make_codec()
@@ -171,10 +173,11 @@ class _Runner:
             outcome.entropy, outcome.native_time = bench.entropy, model.native_time
             model.native_time(np.array([0.0]))  # a clock that fails should fail here, where it becomes a row
             outcome.facts = bench.facts()
-        except _Stopped:
-            raise
         except FAULTS as error:
-            raise _Stopped(fault_of(error, stage)) from error
+            fault = fault_of(error, stage)
+            if unit.optional and isinstance(error, MissingDataError):
+                fault.status = "not_applicable"
+            raise _Stopped(fault) from error
         return bench
 
     def _dataset(self, spec: str) -> Dataset:
@@ -184,10 +187,10 @@ class _Runner:
                 dataset.load()
                 self._datasets[spec] = dataset
             except FAULTS as error:
-                self._datasets[spec] = fault_of(error, "data")
+                self._datasets[spec] = error  # it is no better for the next model
         found = self._datasets[spec]
-        if isinstance(found, Fault):
-            raise _Stopped(found)
+        if isinstance(found, BaseException):
+            raise found
         return found
 
     def _record(self, bench: Bench, need: ProtocolOptions, outcome: Outcome) -> Record | Fault:

@@ -13,7 +13,7 @@ from toys import ToyModel
 from benchsuite import Curve
 from benchsuite.assemble import assemble
 from benchsuite.contracts import Factor
-from benchsuite.plan import Settings
+from benchsuite.request import Settings
 from benchsuite.results import SCHEMA_VERSION, parse_results
 from benchsuite.runner import Outcome
 

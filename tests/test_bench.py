@@ -13,7 +13,8 @@ from toys import SMALL, ToyData, ToyModel
 from benchsuite import NoiseSweep, Split, UTurn
 from benchsuite.bench import Bench
 from benchsuite.own_data import ExactReadout, OwnData
-from benchsuite.plan import Settings, Unit
+from benchsuite.plan import Unit
+from benchsuite.request import Settings
 
 
 def bench(split: str = "test", settings: Settings = SMALL, model: ToyModel | None = None) -> Bench:

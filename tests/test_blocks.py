@@ -15,10 +15,10 @@ from toys import SMALL, ToyData, ToyModel, ToyReadout
 from benchsuite import Record, UTurn
 from benchsuite.blocks import Blocks, StoredBlocks
 from benchsuite.errors import UsageError
-from benchsuite.plan import Settings
 from benchsuite.protocols.common import Items, Meter
 from benchsuite.protocols.settings import UTurnSettings
 from benchsuite.protocols.u_turn import count_passes, u_turn
+from benchsuite.request import Settings
 from benchsuite.runner import Reporter
 from benchsuite.runner import count_passes as count_plan
 from benchsuite.store import Store

@@ -16,7 +16,7 @@ from toys import write_distribution
 
 from benchsuite import Dataset, MissingDataError, cli, discovery, doctor, runner
 from benchsuite.discovery import Catalog
-from benchsuite.plan import suite_names
+from benchsuite.suite_files import suite_names
 
 TOY = """
 from pathlib import Path

@@ -15,8 +15,9 @@ from benchsuite_models.exact_mixture import ExactMixture
 from benchsuite import Split, measure
 from benchsuite.api import Report, carry_out
 from benchsuite.discovery import Catalog
-from benchsuite.plan import Request, Settings, make_plan
+from benchsuite.plan import make_plan
 from benchsuite.protocols.settings import FilterSettings, SweepSettings
+from benchsuite.request import Request, Settings
 
 SETTINGS = Settings(
     items=50,

@@ -23,10 +23,11 @@ from toy_runs import Counted, document, plan_of
 from toys import ToyData, catalog_of, request
 
 from benchsuite import Readout, UsageError, runner
-from benchsuite.plan import load_suite, make_plan
+from benchsuite.plan import make_plan
 from benchsuite.progress import ConsoleReporter, bars
 from benchsuite.runner import Reporter
 from benchsuite.store import Store
+from benchsuite.suite_files import load_suite
 
 
 class Hue(Readout):

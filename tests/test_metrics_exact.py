@@ -20,8 +20,8 @@ from toys import DrawnData
 from benchsuite import Dataset, DiffusionModel, measure
 from benchsuite.api import MeasuredCurve, Report
 from benchsuite.discovery import Catalog
-from benchsuite.plan import Settings
 from benchsuite.protocols.settings import ForkSettings, SweepSettings, UTurnSettings
+from benchsuite.request import Settings
 
 Array = NDArray[np.float64]
 

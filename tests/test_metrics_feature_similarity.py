@@ -10,8 +10,8 @@ from benchsuite_metrics.feature_similarity import FeatureSimilarity, agreement, 
 from numpy.typing import NDArray
 
 from benchsuite import Curve, NotApplicableError, Record, measure
-from benchsuite.plan import Settings
 from benchsuite.protocols.settings import UTurnSettings
+from benchsuite.request import Settings
 
 Array = NDArray[Any]
 LEVELS = np.array([-4.0, -2.0, 0.0, 2.0, 4.0])

@@ -17,8 +17,8 @@ from toys import SMALL, DrawnData, ToyData, Unconditional
 from benchsuite import Curve, DiffusionModel, NotApplicableError, Record, measure
 from benchsuite.api import Report
 from benchsuite.discovery import Catalog
-from benchsuite.plan import Settings
 from benchsuite.protocols.settings import SweepSettings
+from benchsuite.request import Settings
 
 Array = NDArray[np.float64]
 M, VARIANCE = 1.3, 0.16

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from benchsuite import NotApplicableError, Record, UsageError, measure
 from benchsuite.boards import boards
-from benchsuite.plan import Settings
 from benchsuite.protocols.settings import UTurnSettings
+from benchsuite.request import Settings
 from benchsuite.results import parse_results
 
 Array = NDArray[Any]

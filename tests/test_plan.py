@@ -14,20 +14,10 @@ from toys import ToyData, ToyModel, catalog_of, request
 from benchsuite import Curve, ExactModel, Fork, Metric, NoiseSweep, UTurn
 from benchsuite.discovery import Catalog
 from benchsuite.errors import UsageError
-from benchsuite.plan import (
-    Group,
-    Plan,
-    Request,
-    Settings,
-    Unit,
-    load_suite,
-    make_plan,
-    read_settings,
-    settings_table,
-    suite_names,
-    unite,
-)
+from benchsuite.plan import Plan, Unit, make_plan, unite
 from benchsuite.protocols.settings import ForkSettings, SweepSettings, UTurnSettings
+from benchsuite.request import Group, Request, Settings, read_settings, settings_table
+from benchsuite.suite_files import load_suite, suite_names
 
 
 class Oracle(ExactModel):
@@ -411,9 +401,19 @@ def test_a_group_of_a_suite_file_may_change_settings(tmp_path: Path) -> None:
     assert found.asking_for(models=["c"]).groups == (Group(("c",), (), ("m",)),)
 
 
+def test_a_group_of_a_suite_file_may_be_optional(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('metrics = ["m"]\n[[cells]]\nmodels = ["a"]\ndatasets = ["x"]\noptional = true\n')
+    found = load_suite(str(path))
+    assert found.groups == (replace(group("a", "x", "m"), optional=True),)
+    assert found.asking_for(metrics=["n"]).groups[0].optional
+    assert not found.asking_for(datasets=["y"]).groups[0].optional  # who names the data wants them
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[[cells]]\noptional = 1", "cells 1: optional must be true or false, got 1"),
         ('[[cells]]\nmodels = ["a"]\nitems = 3', "unknown key of suite .*cells 1: 'items'"),
         (
             "[[cells]]\n[cells.u_turn]\nlower = 3",

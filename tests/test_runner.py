@@ -26,7 +26,8 @@ from benchsuite import (
 )
 from benchsuite.api import carry_out
 from benchsuite.assemble import _ranking
-from benchsuite.plan import Group, make_plan
+from benchsuite.plan import make_plan
+from benchsuite.request import Group
 from benchsuite.runner import Outcome
 from benchsuite.statistics import Estimate
 from benchsuite.store import Store
@@ -362,6 +363,23 @@ def test_groups_leave_rows_for_what_they_asked_only() -> None:
         ["label_filter", "noise_sweep"],
         ["noise_sweep", "u_turn"],
     ]
+
+
+def test_missing_data_of_an_optional_group_are_a_remark() -> None:
+    """Unless a group that insists on them asks for the same cell; an optional model that fails is a failure."""
+    catalog = catalog_of(ToyModel, Unconditional, Missing, OtherToyData, mislabelled("test", 2), *METRICS)
+    metrics = ("mutual-information",)
+    optional = Group(("toy", "toy-unconditional"), ("missing", "toy-data"), metrics, optional=True)
+    insists = Group(("toy",), ("missing",), metrics)
+    asked = replace(request(), cells=(optional, insists))
+    found, _ = carry_out(make_plan(asked, catalog), catalog, "cpu", None)
+    assert [(row["model"], row["dataset"], row["status"], row["stage"]) for row in found["rows"]] == [
+        ("toy", "missing", "failed", "data"),
+        ("toy-unconditional", "missing", "not_applicable", "data"),
+        ("toy", "toy-data", "failed", "fit"),
+        ("toy-unconditional", "toy-data", "failed", "fit"),
+    ]
+    assert found["rows"][1]["reason"] == "no images in ./data; get them with: fetch-the-data"
 
 
 def test_ranks_are_over_the_routes_that_a_data_set_was_asked_for() -> None:

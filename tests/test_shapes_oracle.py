@@ -13,8 +13,8 @@ from benchsuite_models.empirical_bayes import EmpiricalBayes
 from benchsuite import Readout, measure
 from benchsuite.api import Report
 from benchsuite.discovery import Catalog
-from benchsuite.plan import Settings
 from benchsuite.protocols.settings import ForkSettings, SweepSettings, UTurnSettings
+from benchsuite.request import Settings
 
 SETTINGS = Settings(
     probe_items=64,

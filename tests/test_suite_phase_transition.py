@@ -11,8 +11,9 @@ import pytest
 from benchsuite import cli
 from benchsuite.boards import boards
 from benchsuite.discovery import Catalog
-from benchsuite.plan import load_suite, make_plan
+from benchsuite.plan import make_plan
 from benchsuite.results import CurvePoints, Row, load_results, parse_results
+from benchsuite.suite_files import load_suite
 
 SMALL = [
     *("--set", "bootstrap=50"),

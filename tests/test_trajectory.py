@@ -17,8 +17,9 @@ from benchsuite import BenchsuiteError, DiffusionModel, NotApplicableError, Popu
 from benchsuite.bench import Bench
 from benchsuite.contracts import Dataset
 from benchsuite.own_data import OwnData
-from benchsuite.plan import Settings, Unit
+from benchsuite.plan import Unit
 from benchsuite.protocols.settings import SweepSettings, TrajectorySettings
+from benchsuite.request import Settings
 from benchsuite.samplers import ancestral_step
 
 PATHS = TrajectorySettings(low=-4.0, high=4.0, every=2.0, steps_per_level=2, end=5.0, paths=7)

@@ -13,8 +13,8 @@ from torch import nn
 from benchsuite import Dataset, DiffusionModel, ExactModel, Factor, Metric, Readout, Split
 from benchsuite.discovery import Catalog
 from benchsuite.own_data import ExactReadout
-from benchsuite.plan import Request, Settings
 from benchsuite.protocols.settings import FilterSettings, ForkSettings, SweepSettings, UTurnSettings
+from benchsuite.request import Request, Settings
 
 CLASS = Factor("class", ("left", "right"))
 SHAPE = (1, 4, 4)

@@ -8,8 +8,8 @@ from benchsuite import specs
 from benchsuite.contracts import Dataset
 from benchsuite.discovery import Catalog
 from benchsuite.errors import unknown
-from benchsuite.plan import DEFAULT_SUITE, load_suite
 from benchsuite.samplers import ORDER, STOCHASTIC, reverse
+from benchsuite.suite_files import DEFAULT_SUITE, load_suite
 from benchsuite.testing.datasets import check_dataset
 from benchsuite.testing.metrics import check_metric
 from benchsuite.testing.models import check_model

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchsuite.bench import Bench
 from benchsuite.contracts import Factor, Population, ProtocolOptions, Record
 from benchsuite.own_data import OwnData
-from benchsuite.plan import Settings, Unit
+from benchsuite.plan import Unit
 from benchsuite.protocols.settings import (
     ChannelSettings,
     FilterSettings,
@@ -23,6 +23,7 @@ from benchsuite.protocols.settings import (
     TrajectorySettings,
     UTurnSettings,
 )
+from benchsuite.request import Settings
 from benchsuite.testing.reference import ReferenceMixture
 
 Records = dict[str, Record]
