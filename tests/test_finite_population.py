@@ -136,6 +136,21 @@ def test_the_short_way_to_the_spread_agrees_with_asking_every_head(model: Empiri
         assert torch.allclose(results[0][name], results[1][name], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("most", [1, 3, 6])
+def test_cells_of_any_size_add_up_to_the_same_spread(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """One factor to a cut, or several: the sums over cells are those over the factors' values."""
+    found = []
+    for cells in (most, 64):
+        monkeypatch.setattr("benchsuite_models.cells.MOST", cells)
+        model = EmpiricalBayes()
+        model.bind(Copies())
+        model.load("cpu", "float64")
+        x = model.population[:5] + 0.3
+        found.append(model.head_spread(x, x.new_full((5,), 0.8)))
+    for factor in Copies.factors:
+        assert torch.allclose(found[0][factor.name], found[1][factor.name], rtol=1e-10, atol=1e-14)
+
+
 def test_points_that_fill_the_space_are_left_as_they_are() -> None:
     points = torch.tensor(np.random.default_rng(0).standard_normal((200, 80)) / 10).float()
     assert FinitePopulation(points).rank == 80

@@ -13,8 +13,9 @@ from benchsuite import (
     UsageError,
     fingerprint_state,
 )
+from benchsuite_models.cells import cut
 from benchsuite_models.exact_common import by_factor, check_labels, check_query, choose, one_hot, uniform
-from benchsuite_models.finite_population import FinitePopulation
+from benchsuite_models.finite_population import CHUNK, FinitePopulation
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +86,8 @@ class EmpiricalBayes(ExactModel):
         self._finite = FinitePopulation(self.population.flatten(1))
         indicator = one_hot(self.population_labels, self.factors)  # (N, sum of K)
         self._prior = indicator.mean(0)
+        sizes = [factor.size for factor in self.factors]
+        self._cells = cut(self.population_labels, sizes, self._finite.copies, self._finite.count)
         # among the copies of each distinct image, the fraction with each value: (M, sum of K)
         share = torch.zeros(len(self._finite), indicator.shape[1], dtype=torch.float64, device=indicator.device)
         share.index_add_(0, self._finite.copies, indicator.double())
@@ -131,7 +134,7 @@ class EmpiricalBayes(ExactModel):
             rows = (asked == combination).all(1).nonzero()[:, 0]
             count = self._carrying(combination)
             for part, points, weights in self._finite.weights(x[rows].flatten(1), sigma[rows], count):
-                mean = self._finite.expand(self._finite.mean(weights, points))
+                mean = self._finite.expand(self._finite.mean(weights, points, x.dtype))
                 out[rows[part]] = mean.to(x.dtype).view(-1, *self.shape)
         return out
 
@@ -150,17 +153,21 @@ class EmpiricalBayes(ExactModel):
 
         check_query(self.name, self.shape, x, sigma)
         found = {factor.name: x.new_zeros(len(x), dtype=torch.float64) for factor in self.factors}
-        for rows, points, weights in self._finite.weights(x.flatten(1), sigma):
-            plain = self._finite.mean(weights, points)
-            start = 0
-            for factor in self.factors:
-                for column in range(start, start + factor.size):
-                    told = weights * self._share[:, column]
-                    mass = told.sum(1)
-                    # sum_k p_k ‖D_k - D‖² with p_k D_k = Σ_u w_u share_u,k x_u; a value without mass adds nothing
-                    apart = self._finite.mean(told, points) - mass[:, None] * plain
-                    found[factor.name][rows] += apart.square().sum(1) / mass.clamp_min(1e-30)
-                start += factor.size
+        most = max((cells.count for cells in self._cells), default=1) * self._finite.rank
+        for block in torch.arange(len(x), device=x.device).split(max(1, CHUNK // most)):
+            for part, points, weights in self._finite.weights(x[block].flatten(1), sigma[block]):
+                plain = self._finite.mean(weights, points, x.dtype)
+                for cells in self._cells:
+                    told = [cells.within(weights, cell) for cell in range(cells.count)]
+                    mass = torch.stack([w.sum(1) for w in told], dim=1)
+                    # p_k D_k = Σ_u w_u share_u,k x_u, added up over the cells that share a value
+                    sums = [self._finite.mean(w, u, x.dtype) for w, u in zip(told, cells.points, strict=True)]
+                    apart = torch.stack(sums, dim=1) - mass[:, :, None] * plain[:, None]
+                    for position, number in enumerate(cells.factors):
+                        # sum_k p_k ‖D_k - D‖²; a value without mass adds nothing
+                        p = cells.marginal(mass, position).clamp_min(1e-30)
+                        spread = cells.marginal(apart, position).square().sum(2) / p
+                        found[self.factors[number].name][block[part]] = spread.sum(1)
         return found
 
     def sample_posterior(

@@ -47,6 +47,7 @@ class FinitePopulation:
         self._basis = _span(distinct)
         # coordinates in the basis are kept in float64: they are few
         self._points = distinct if self._basis is None else _project(distinct, self._basis)
+        self._short = self._points.float()
         self._half_norm = torch.cat([block.double().square().sum(1) / 2 for block in self._points.split(BLOCK)])
 
     def __len__(self) -> int:
@@ -119,16 +120,28 @@ class FinitePopulation:
         log_weights = torch.cat([flat @ block.double().T for block in points.split(BLOCK)], dim=1)
         return log_weights.sub_(half_norm).div_(sigma.double().square()[:, None])
 
-    def mean(self, weights: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        """Σ_u w_u x_u in the coordinates of `expand`: (b, rank) float64 of weights (b, m) on `points` (m,).
+    def mean(self, weights: torch.Tensor, points: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Σ_u w_u x_u in the coordinates of `expand`, (b, rank) float64.
 
-        Points that no row gives any weight (most, at small sigma) are skipped.
+        Of weights (b, m) on the distinct points `points` (m,), ascending. Points that no row gives any weight
+        (most, at small sigma) are skipped. With `dtype` float32 the products are made in it: half the work, and as
+        exact as a float32 result can show.
         """
+        import torch
+
+        short = dtype is not None and dtype != torch.float64
+        kept = self._short if short else self._points
         out = weights.new_zeros(len(weights), self.rank)
         for start in range(0, len(points), BLOCK):
-            part = weights[:, start : start + BLOCK]
+            part, index = weights[:, start : start + BLOCK], points[start : start + BLOCK]
             live = (part > 1e-18).any(0)  # what is dropped sums to under 1e-12 for a million points
-            out += part[:, live] @ self._points[points[start : start + BLOCK][live]].double()
+            if not bool(live.all()):
+                part, index = part[:, live], index[live]
+            if not len(index):
+                continue
+            gapless = int(index[-1] - index[0]) + 1 == len(index)
+            rows = kept[int(index[0]) : int(index[-1]) + 1] if gapless else kept[index]
+            out += part.float() @ rows if short else part @ rows.double()
         return out
 
     def expand(self, coordinates: torch.Tensor) -> torch.Tensor:
