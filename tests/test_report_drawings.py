@@ -25,7 +25,7 @@ def one(*layers: Any, **panel: Any) -> dict[str, Any]:
 def paths(data: dict[str, Any]) -> list[str]:
     drawn = drawing(data)
     assert drawn is not None
-    return re.findall(r'<path class="[^"]*" d="([^"]*)">', drawn.split('<svg class="panel"')[1])
+    return re.findall(r'<path class="(?!grid)[^"]*" d="([^"]*)">', drawn.split('<svg class="panel"')[1])
 
 
 def numbers(path: str) -> list[float]:
@@ -99,3 +99,11 @@ def test_the_page_shows_the_drawings_of_its_rows() -> None:
     assert len(re.findall(r"<summary>[^<]* · all</summary>", page)) == 1
     without = html_text(parse_results(document(rows=[measured("ddpm", MI, 0.0, None)], ranks=[])))
     assert '<figure class="drawings">' not in without
+
+
+def test_level_stretches_are_drawn_by_their_ends() -> None:
+    (path,) = paths(one(layer(x=[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], y=[0.0, 1.0, 1.0, 1.0, 1.0, 2.0])))
+    places = numbers(path)
+    assert len(places) == 2 * 4
+    whole = numbers(paths(one(layer(x=[0.0, 1.0, 4.0, 5.0], y=[0.0, 1.0, 1.0, 2.0])))[0])
+    assert places == pytest.approx(whole)

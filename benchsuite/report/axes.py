@@ -14,8 +14,8 @@ from benchsuite.results import CurvePoints
 _TIMES = (0.2, 0.4, 0.6, 0.8, 0.0, 1.0, 0.5, 0.1, 0.3, 0.7, 0.9, 0.05, 0.95, 0.02, 0.01, 0.98, 0.99)
 
 
-def text(x: float, y: float, said: str, anchor: str = "middle", style: str = "") -> Markup:
-    """A label at a point; `style` are CSS classes."""
+def text(x: float, y: float, said: str, anchor: str | None = "middle", style: str = "") -> Markup:
+    """A label at a point; `style` are CSS classes, and without an `anchor` that of the group holds."""
     return el("text", {"x": fixed(x), "y": fixed(y), "text-anchor": anchor, "class": style or None}, said)
 
 
@@ -25,29 +25,37 @@ def rule(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
     return el("line", {**ends, "class": style})
 
 
+def upright(xs: Sequence[float], top: float, bottom: float, style: str) -> Markup:
+    """Vertical lines as one path: pages hold thousands of them."""
+    return el("path", {"class": style, "d": "".join(f"M{fixed(x)} {fixed(top)}V{fixed(bottom)}" for x in xs)})
+
+
+def level(ys: Sequence[float], left: float, right: float, style: str) -> Markup:
+    """Horizontal lines as one path."""
+    return el("path", {"class": style, "d": "".join(f"M{fixed(left)} {fixed(y)}H{fixed(right)}" for y in ys)})
+
+
 def x_axis(x: Scale, top: float, bottom: float, most: int = 9, loss: str = "") -> Markup:
     """Grid, ticks and numbers of the log-SNR axis, or of the axis of a `loss`, and which end is noise."""
     step = nice_step(x.domain[1] - x.domain[0], most)
-    parts = []
-    for tick in nice_ticks(*x.domain, most):
-        parts.append(rule(x(tick), top, x(tick), bottom, "grid"))
-        parts.append(text(x(tick), bottom + 14, tick_text(tick, step)))
+    at = nice_ticks(*x.domain, most)
+    parts = [upright([x(tick) for tick in at], top, bottom, "grid")]
+    parts += [text(x(tick), bottom + 14, tick_text(tick, step), None) for tick in at]
     left, right = x.pixels
     parts += [
-        text((left + right) / 2, bottom + 30, loss or "log-SNR", style="name"),
+        text((left + right) / 2, bottom + 30, loss or "log-SNR", None, "name"),
         text(left, bottom + 30, "← clean" if loss else "← noise", "start"),
         text(right, bottom + 30, "noise →" if loss else "clean →", "end"),
     ]
-    return el("g", {"class": "axis"}, *parts)
+    return el("g", {"class": "axis", "text-anchor": "middle"}, *parts)
 
 
 def y_axis(y: Scale, left: float, right: float, most: int = 6, log: bool = False) -> Markup:
     """Grid and numbers of the value axis; a logarithmic one holds decimal logarithms."""
-    parts = []
-    for pixel, said in ticks(y, log, most):
-        parts.append(rule(left, pixel, right, pixel, "grid"))
-        parts.append(text(left - 6, pixel + 4, said, "end"))
-    return el("g", {"class": "axis"}, *parts)
+    at = list(ticks(y, log, most))
+    labels = [text(left - 6, pixel + 4, said, None) for pixel, said in at]
+    lines = level([pixel for pixel, _ in at], left, right, "grid")
+    return el("g", {"class": "axis", "text-anchor": "end"}, lines, *labels)
 
 
 def ticks(scale: Scale, log: bool, most: int = 6) -> Iterator[tuple[float, str]]:
@@ -73,11 +81,11 @@ def _decade_text(leading: int, decade: int) -> str:
 
 def time_axis(clock: Clock, x: Scale, top: float, classes: str) -> Markup:
     """The t/T axis of one clock along the upper edge; hidden or shown by its classes."""
-    parts = [text(x.pixels[0], top - 24, f"t/T, {clock.label}", "start", "name")]
-    for time, pixel in time_ticks(clock, x):
-        parts.append(rule(pixel, top - 5, pixel, top, "tick"))
-        parts.append(text(pixel, top - 9, f"{time:g}"))
-    return el("g", {"class": classes}, *parts)
+    at = time_ticks(clock, x)
+    name = text(x.pixels[0], top - 24, f"t/T, {clock.label}", "start", "name")
+    lines = upright([pixel for _, pixel in at], top - 5, top, "tick")
+    labels = [text(pixel, top - 9, f"{time:g}", None) for time, pixel in at]
+    return el("g", {"class": classes, "text-anchor": "middle"}, name, lines, *labels)
 
 
 def time_ticks(

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchsuite.boards import Board
-from benchsuite.report.axes import rule, text, ticks
+from benchsuite.report.axes import level, text, ticks, upright
 from benchsuite.report.markup import Markup, el
-from benchsuite.report.svg import Scale, fixed, line_path
+from benchsuite.report.svg import Scale, dots_path, line_path
 
 STYLES = ("ink", "grey", "c0", "c1", "c2", "c3")
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 300, 44, 292, 8, 190  #: of a panel and its plot, in pixels of the view box
@@ -87,18 +87,18 @@ def _panel(layers: Sequence[Layer], x_axis: Axis, y_axis: Axis, square: bool, ti
     bottom = TOP + RIGHT - LEFT if square else BOTTOM
     x = Scale(_domain(x_axis, [v for layer in layers for v in layer.x]), (LEFT, RIGHT))
     y = Scale(_domain(y_axis, [v for layer in layers for v in layer.y]), (bottom, TOP))
-    grid = []
-    for at, said in ticks(x, x_axis.log):
-        grid += [rule(at, TOP, at, bottom, "grid"), text(at, bottom + 14, said)]
-    for at, said in ticks(y, y_axis.log):
-        grid += [rule(LEFT, at, RIGHT, at, "grid"), text(LEFT - 5, at + 4, said, "end")]
+    below, beside = list(ticks(x, x_axis.log)), list(ticks(y, y_axis.log))
+    grid = [upright([at for at, _ in below], TOP, bottom, "grid")]
+    grid += [text(at, bottom + 14, said, None) for at, said in below]
+    grid += [level([at for at, _ in beside], LEFT, RIGHT, "grid")]
+    grid += [text(LEFT - 5, at + 4, said, "end") for at, said in beside]
     inside = {"x": LEFT, "y": TOP, "width": RIGHT - LEFT, "height": bottom - TOP}
     view = " ".join(map(str, inside.values()))  # an inner svg cuts off what leaves the plot
     return el(
         "svg",
         {"class": "panel", "viewBox": f"0 0 {WIDTH} {bottom + 34}", "role": "img", "aria-label": title},
         el("rect", {**inside, "class": "back"}),
-        el("g", {"class": "axis"}, *grid),
+        el("g", {"class": "axis", "text-anchor": "middle"}, *grid),
         text((LEFT + RIGHT) / 2, bottom + 29, x_axis.name, style="name") if x_axis.name else None,
         el("svg", {**inside, "viewBox": view}, *(_draw(layer, x, y) for layer in layers)),
     )
@@ -108,10 +108,7 @@ def _draw(layer: Layer, x: Scale, y: Scale) -> Markup:
     style = {"class": f"{'line' if layer.kind == 'line' else 'dots'} {layer.style}"}
     if layer.kind == "line":
         return el("path", {**style, "d": line_path(layer.x, layer.y, x, y)})
-    # lines of no length, which round caps show as dots
-    pairs = zip(layer.x, layer.y, strict=True)
-    points = (f"M{fixed(x(a))} {fixed(y(b))}h0" for a, b in pairs if math.isfinite(a + b))
-    return el("path", {**style, "d": "".join(points)})
+    return el("path", {**style, "d": dots_path(layer.x, layer.y, x, y)})
 
 
 def _swatch(kind: str, style: str) -> Markup:

@@ -106,8 +106,8 @@ def _style() -> str:
     looks |= {"grey": colours["ink-2"], "ideal": colours["ink-2"]}
     rules = [re.sub(r"var\(--([\w-]+)\)", lambda found: colours[found[1]], own)]
     for name, colour in looks.items():
-        rules.append(f".line.{name}, .onset.{name}, .ideal-onset.{name} {{ stroke: {colour}; }}")
-        rules.append(f".band.{name}, .node.{name} {{ fill: {colour}; }}")
+        rules.append(f".line.{name}, .node.{name}, .onset.{name}, .ideal-onset.{name} {{ stroke: {colour}; }}")
+        rules.append(f".band.{name} {{ fill: {colour}; }}")
     rules += [
         f".line.{name} {{ stroke-dasharray: {dash}; }}"
         for name, dash in re.findall(r"\.(d\d) \{ --d: ([^;]+);", page)

@@ -11,7 +11,7 @@ from benchsuite.report.axes import levels, text, time_axis, x_axis, y_axis
 from benchsuite.report.clocks import Clock
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.series import Series
-from benchsuite.report.svg import Scale, band_path, fixed, line_path, tick_text
+from benchsuite.report.svg import Scale, band_path, dots_path, fixed, line_path, tick_text
 from benchsuite.results import CurvePoints, Estimate
 
 WIDTH, HEIGHT = 400, 320
@@ -277,12 +277,8 @@ def _line(drawn: Drawn, x: Scale, y: Scale, series: Mapping[tuple[str, str], Ser
     line = el("path", {"class": f"{shape} {classes}", "data-name": name, "d": path})
     if drawn.theory or len(curve.log_snr) > _FEW:
         return line
-    nodes = [
-        el("circle", {"class": f"node {classes}", "cx": fixed(x(a)), "cy": fixed(y(b)), "r": 2})
-        for a, b in zip(curve.log_snr, curve.value, strict=True)
-        if math.isfinite(b)
-    ]
-    return join([line, *nodes])
+    dots = dots_path(curve.log_snr, curve.value, x, y)
+    return join([line, el("path", {"class": f"node {classes}", "d": dots})])
 
 
 def _onset(drawn: Drawn, x: Scale, y: Scale, series: Mapping[tuple[str, str], Series]) -> Markup:

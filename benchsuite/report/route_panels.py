@@ -11,7 +11,7 @@ from benchsuite.report.axes import rule, text, x_axis, y_axis
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.route_curves import Data, FactorRoutes, RouteCurve, routes_of
 from benchsuite.report.series import DASHES
-from benchsuite.report.svg import Scale, band_path, fixed, line_path, tick_text
+from benchsuite.report.svg import Scale, band_path, dots_path, fixed, line_path, tick_text
 from benchsuite.results import CurvePoints, Estimate
 
 WIDTH, HEIGHT = 300, 226
@@ -181,12 +181,8 @@ def _line(stroke: Stroke, x: Scale, y: Scale) -> Markup:
     line = el("path", {"class": f"line {stroke.style}", "data-name": stroke.name, "d": path})
     if len(curve.log_snr) > _FEW or stroke.style == "ideal":
         return line
-    nodes = [
-        el("circle", {"class": f"node {stroke.style}", "cx": fixed(x(a)), "cy": fixed(y(b)), "r": 2})
-        for a, b in zip(curve.log_snr, curve.value, strict=True)
-        if math.isfinite(b)
-    ]
-    return join([line, *nodes])
+    dots = dots_path(curve.log_snr, curve.value, x, y)
+    return join([line, el("path", {"class": f"node {stroke.style}", "d": dots})])
 
 
 def _onset(stroke: Stroke, panel: Small, x: Scale, y: Scale) -> Markup:

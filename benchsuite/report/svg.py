@@ -43,7 +43,13 @@ def tick_text(value: float, step: float) -> str:
 def line_path(xs: Sequence[float], ys: Sequence[float], x: Scale, y: Scale) -> str:
     """Path data of a polyline; a NaN breaks it."""
     # A lone point is drawn as a line of no length, which round caps show as a dot.
-    return "".join("M" + "L".join(_points(run * 2 if len(run) == 1 else run, x, y)) for run in _runs(xs, ys))
+    runs = (run * 2 if len(run) == 1 else run for run in _runs(xs, ys))
+    return "".join("M" + "L".join(_without_level(list(_points(run, x, y)))) for run in runs)
+
+
+def dots_path(xs: Sequence[float], ys: Sequence[float], x: Scale, y: Scale) -> str:
+    """Path data of dots: lines of no length, which round caps show."""
+    return "".join(f"M{point}h0" for run in _runs(xs, ys) for point in _points(run, x, y))
 
 
 def band_path(xs: Sequence[float], low: Sequence[float], high: Sequence[float], x: Scale, y: Scale) -> str:
@@ -51,7 +57,7 @@ def band_path(xs: Sequence[float], low: Sequence[float], high: Sequence[float], 
     path = ""
     for run in _runs(xs, low, high):
         there, back = [(p[0], p[1]) for p in run], [(p[0], p[2]) for p in reversed(run)]
-        path += "M" + "L".join(_points([*there, *back], x, y)) + "Z"
+        path += "M" + "L".join(_without_level(list(_points([*there, *back], x, y)))) + "Z"
     return path
 
 
@@ -59,6 +65,13 @@ def fixed(value: float) -> str:
     """A coordinate to 1/100 pixel, without trailing zeros."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
+
+
+def _without_level(points: list[str]) -> list[str]:
+    """The same polyline without points in the middle of a level stretch, of which saturated curves are full."""
+    heights = [point.partition(" ")[2] for point in points]
+    ends = (0, len(points) - 1)
+    return [p for i, p in enumerate(points) if i in ends or not heights[i - 1] == heights[i] == heights[i + 1]]
 
 
 def _points(run: Sequence[Sequence[float]], x: Scale, y: Scale) -> Iterator[str]:
