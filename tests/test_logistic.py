@@ -119,6 +119,19 @@ def test_the_optimum_does_not_depend_on_company() -> None:
     np.testing.assert_allclose(together.weights[0], alone.weights[0], atol=1e-4)
 
 
+def test_several_labels_of_the_same_items() -> None:
+    """Side by side on one pass over the features: the optimum of each is its own."""
+    x, y = problem(4)
+    other = np.random.default_rng(5).integers(2, size=len(y))
+    features, both = torch.tensor(x)[None], torch.tensor(np.stack([y, other], axis=1))
+    ridge = torch.tensor([1e-3], dtype=torch.float64)
+    found = logistic.fit(features, both, (4, 2), ridge, max_iterations=5000, tol=1e-7)
+    log_p = found.log_probabilities(features).split((4, 2), dim=2)
+    for labels, classes, part in ((y, 4, log_p[0]), (other, 2, log_p[1])):
+        alone = fit(x, labels, classes, [1e-3])
+        np.testing.assert_allclose(part, alone.log_probabilities(features), atol=1e-4)
+
+
 def test_what_is_left_of_the_gradient_is_reported() -> None:
     x, y = problem(4)
     cut = logistic.fit(torch.tensor(x)[None], torch.tensor(y), 4, torch.tensor([1e-4]), max_iterations=3)

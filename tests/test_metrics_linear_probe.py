@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from benchsuite_metrics import logistic
-from benchsuite_metrics.linear_probe import RIDGES, LinearProbe
+from benchsuite_metrics.linear_probe import CLEARLY, RIDGES, LinearProbe
 from closed_forms import two_gaussians
 from numpy.typing import NDArray
 
@@ -147,8 +147,8 @@ def test_baselines_speak_only_where_the_network_offers_nothing() -> None:
     assert alone[""].tap == "input"
 
 
-def test_ridge_is_chosen_on_validation() -> None:
-    """40 useless features, 60 training items: the weakest penalty loses nats, and validation sees it."""
+def test_ridge_is_chosen_on_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 useless features, 60 training items: the weakest penalty loses nats, and validation sees it in time."""
     rng = np.random.default_rng(0)
     roles = np.array(split(1000, 60, 400))
     labels = rng.integers(2, size=len(roles))
@@ -163,7 +163,12 @@ def test_ridge_is_chosen_on_validation() -> None:
         nll[ridge] = [-log_p[rows, labels[rows]].mean() for rows in (val, test)]
     best = min(nll, key=lambda ridge: nll[ridge][0])
     assert nll[min(RIDGES)][1] > nll[best][1] + 0.5
+    tried, solve = [], logistic.fit
+    monkeypatch.setattr(logistic, "fit", lambda *given: tried.append(float(given[3][0])) or solve(*given))
     found = curves(record({"mid": np.concatenate([features] * 2)}, labels, roles.tolist()))[""]
+    clearly = [ridge for ridge in RIDGES if nll[ridge][0] > nll[best][0] + CLEARLY]
+    assert tried == pytest.approx([*RIDGES[: RIDGES.index(clearly[0])], clearly[0]])
+    assert len(tried) < len(RIDGES)
     assert found.ceiling - found.per_item.mean() == pytest.approx(nll[best][1], abs=0.01)
 
 

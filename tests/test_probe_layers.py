@@ -202,14 +202,31 @@ def test_one_tap_for_all_levels() -> None:
 def test_solving_together_or_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     record = made(np.array([-1.0, 1.0]), {"test": 50, "train": 80, "val": 30})
     features = {f"l{k}": record[f"tap/l{k}"] for k in range(4)}
-    truth = np.broadcast_to(np.eye(3)[record["tap_labels/a"][:50]], (2, 50, 3))
-    together = probes(features, record["tap_labels/a"], record["tap_role"], truth)
+    labels = record["tap_labels/a"][:, None]
+    truth = [np.broadcast_to(np.eye(3)[labels[:50, 0]], (2, 50, 3))]
+    [together] = probes(features, labels, record["tap_role"], truth)
     monkeypatch.setattr(linear_probe, "BLOCK", 1)
-    alone = probes(features, record["tap_labels/a"], record["tap_role"], truth)
+    [alone] = probes(features, labels, record["tap_role"], truth)
     assert [p.tap for p in together] == [p.tap for p in alone] == ["l0", "l1", "l2", "l3"]
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a.log_p, b.log_p, atol=5e-3)
         np.testing.assert_allclose(a.validation_nll, b.validation_nll, atol=2e-3)
+
+
+def test_factors_are_solved_together_as_if_each_were_alone() -> None:
+    """An easy factor is done at ridges at which a hard one still improves, and neither notices the other."""
+    rng = np.random.default_rng(3)
+    roles = np.array(["test"] * 60 + ["train"] * 120 + ["val"] * 60)
+    labels = np.stack([rng.integers(3, size=240), rng.integers(2, size=240)], axis=1)
+    x = rng.normal(size=(2, 240, 12))
+    x[:, :, :3] += 4 * np.eye(3)[labels[:, 0]]
+    x[:, :, 5] += 0.8 * labels[:, 1]
+    truth = [np.broadcast_to(np.eye(k)[labels[:60, f]], (2, 60, k)) for f, k in enumerate((3, 2))]
+    together = probes({"tap": x}, labels, roles, truth)
+    for factor in (0, 1):
+        [[alone]] = probes({"tap": x}, labels[:, [factor]], roles, [truth[factor]])
+        np.testing.assert_allclose(together[factor][0].log_p, alone.log_p, atol=5e-3)
+        np.testing.assert_allclose(together[factor][0].validation_nll, alone.validation_nll, atol=1e-3)
 
 
 def test_the_published_protocol() -> None:
@@ -290,7 +307,7 @@ def test_more_features_than_items_are_solved_in_their_span(monkeypatch: pytest.M
     roles = np.array(["train"] * 40 + ["val"] * 20 + ["test"] * 30)
     means = 0.4 * rng.normal(size=(3, 400))
     x = rng.standard_normal((90, 400)) * rng.uniform(0.1, 5.0, 400) + means[labels]
-    [found] = probes({"wide": x[None]}, labels, roles, np.eye(3)[labels[60:]][None])
+    [[found]] = probes({"wide": x[None]}, labels[:, None], roles, [np.eye(3)[labels[60:]][None]])
     z = (x - x[:40].mean(0)) / x[:40].std(0, ddof=1)
     fitted = LogisticRegression(C=1 / (40 * 0.1), tol=1e-9, max_iter=5000).fit(z[:40], labels[:40])
     expected = fitted.predict_log_proba(z[60:])[range(30), labels[60:]]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 BASELINES = {"input": "raw input", "denoised": "denoised", "log-posterior": "log-posterior"}
 #: descending: each fit starts from the one before it, which is smoother
 RIDGES = (1e-1, 1e-2, 1e-3, 1e-4)
+#: so many nats below the best so far on validation is clearly worse: smaller ridges are not tried
+CLEARLY = 0.05
 #: largest number of feature values in one batch of fits
 BLOCK = 2**25
 
@@ -57,7 +59,8 @@ class LinearProbe(Metric):
     Features are standardised on the training items; ridge and tap are chosen on the validation items, and only
     then is the test split read, so that choosing costs no optimism: the curve is that of the tap which validation
     preferred, at most that of the best one. (What validation itself says of that tap is too good, the more so the
-    more taps compete for few items.)
+    more taps compete for few items.) The ridge goes down from 0.1 by tens to 1e-4, or until validation is
+    clearly worse.
 
     Variants: `accuracy`; what a probe finds without the network, in the noisy image (`raw input`) and in the
     one-shot denoised image (`denoised`), so that what the network adds is visible; and each tap of the model.
@@ -73,7 +76,7 @@ class LinearProbe(Metric):
     """
 
     name = "linear-probe"
-    version = "2"
+    version = "3"
     paper = "arXiv:1610.01644"
     unit = "nats"
     bounds: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))
@@ -102,23 +105,33 @@ class LinearProbe(Metric):
         own = record.meta.get("taps", recorded)
         taps = [tap for tap in recorded if self.layers or tap in own or tap in BASELINES]
         task = _Task.of(record, self.preset)
-        return [curve for factor in record.meta["factors"] for curve in self._factor(record, task, factor, taps)]
+        factors = list(record.meta["factors"])
+        labels = np.stack([record[f"tap_labels/{factor}"][task.rows] for factor in factors], axis=1)
+        for factor, column in zip(factors, labels[task.roles == "train"].T, strict=True):
+            if len(np.unique(column)) < 2:
+                raise NotApplicableError(f"the probe's training items carry only one value of {factor!r}")
+        truth = [
+            _truth(record, task, factor, column[task.roles == "test"], record.factor_size(factor))
+            for factor, column in zip(factors, labels.T, strict=True)
+        ]
+        features = {tap: record[f"tap/{tap}"][task.levels][:, task.rows] for tap in taps}
+        found = probes(features, labels, task.roles, truth)
+        return [
+            curve
+            for factor, column, probed in zip(factors, labels.T, found, strict=True)
+            for curve in self._factor(record, task, factor, column, probed)
+        ]
 
     def truth(self, posterior: FloatArray, prior: FloatArray) -> float:
         """H(factor) - E[H(p)], nats: what a probe of the log-posterior attains."""
         spread = -(posterior * np.log(np.where(posterior > 0, posterior, 1.0))).sum(axis=1)
         return float(-(prior * np.log(np.where(prior > 0, prior, 1.0))).sum() - spread.mean())
 
-    def _factor(self, record: Record, task: _Task, factor: str, taps: Sequence[str]) -> list[Curve]:
-        labels, roles = record[f"tap_labels/{factor}"][task.rows], task.roles
-        classes = record.factor_size(factor)
-        seen = np.unique(labels[roles == "train"])
-        if len(seen) < 2:
-            raise NotApplicableError(f"the probe's training items carry only one value of {factor!r}")
+    def _factor(
+        self, record: Record, task: _Task, factor: str, labels: NDArray[Any], found: Sequence[Probed]
+    ) -> list[Curve]:
+        roles = task.roles
         entropy = float(record.meta["entropy"][factor])
-        truth = _truth(record, task, factor, labels[roles == "test"], classes)
-        features = {tap: record[f"tap/{tap}"][task.levels][:, task.rows] for tap in taps}
-        found = probes(features, labels, roles, truth)
         candidates = [p for p in found if p.tap not in BASELINES] or found
         scores = np.stack([p.validation_nll for p in candidates])
         levels = np.arange(scores.shape[1])
@@ -149,7 +162,7 @@ class LinearProbe(Metric):
             )
 
         shared = chosen[0] if len(set(chosen)) == 1 else None
-        own = record.meta.get("taps", taps)
+        own = record.meta.get("taps", [p.tap for p in found])
         shown = [p for p in found if p.tap in BASELINES or p.tap in own]
         return [
             curve(entropy + log_p, "", shared),
@@ -211,38 +224,41 @@ def _truth(record: Record, task: _Task, factor: str, labels: FloatArray, classes
 
 
 def probes(
-    features: Mapping[str, FloatArray], labels: FloatArray, roles: FloatArray, truth: FloatArray
-) -> list[Probed]:
-    """Fit every (tap × level × ridge) on "train", choose the ridge on "val", look at "test".
+    features: Mapping[str, FloatArray], labels: FloatArray, roles: FloatArray, truth: Sequence[FloatArray]
+) -> list[list[Probed]]:
+    """Fit every (tap × level × ridge) on "train", choose the ridge on "val", look at "test"; for all factors.
 
     Taps of one width are solved together, as many as fit into `BLOCK`, on a GPU if there is one.
 
     Args:
         features: {tap: (S, R, D)}.
-        labels: (R,) ints; roles: (R,) "train", "val" or "test".
-        truth: (S, N_test, K) distribution of the test items' values.
+        labels: (R, F) ints; roles: (R,) "train", "val" or "test".
+        truth: of every factor (S, N_test, K), the distribution of the test items' values.
+
+    Returns:
+        For every factor, the outcome of every tap.
     """
     widths: dict[int, list[str]] = {}
     for tap, values in features.items():
         widths.setdefault(values.shape[2], []).append(tap)
-    found: dict[str, Probed] = {}
+    found: dict[str, list[Probed]] = {}
     for taps in widths.values():
         size = max(1, BLOCK // features[taps[0]].size)
         for start in range(0, len(taps), size):
             block = taps[start : start + size]
             stacked = np.concatenate([features[tap] for tap in block])
             found |= dict(zip(block, _solve(stacked, labels, roles, truth, block), strict=True))
-    return [found[tap] for tap in features]
+    return [list(probed) for probed in zip(*(found[tap] for tap in features), strict=True)]
 
 
 def _solve(
-    features: FloatArray, labels: FloatArray, roles: FloatArray, truth: FloatArray, taps: Sequence[str]
-) -> list[Probed]:
-    """Probes of several taps of one width; features (taps × S, R, D), tap by tap."""
+    features: FloatArray, labels: FloatArray, roles: FloatArray, truth: Sequence[FloatArray], taps: Sequence[str]
+) -> list[list[Probed]]:
+    """Probes of several taps of one width, tap by tap, each for all factors; features (taps × S, R, D)."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    levels, _, classes = truth.shape
+    classes = [part.shape[2] for part in truth]
     x = torch.tensor(features, dtype=torch.float32, device=device)  # a copy: records are read-only
     y = torch.tensor(labels, dtype=torch.int64, device=device)
     rows = {role: torch.as_tensor(np.flatnonzero(roles == role), device=device) for role in PAPER_A}
@@ -253,27 +269,46 @@ def _solve(
     if x.shape[2] > len(rows["train"]):
         # the weights of the minimum are combinations of the training rows: nothing outside their span matters
         x = x @ torch.linalg.qr(x[:, rows["train"]].mT).Q
-    problems = len(x)
-    fits: list[logistic.Fit] = []
+    learn, choose, look = (x[:, rows[role]] for role in ("train", "val", "test"))
+    best = x.new_full((len(x), len(classes)), -math.inf)  # mean log-probability on "val" of problem and factor
+    going = torch.ones_like(best, dtype=torch.bool)  # until a smaller ridge is clearly worse
+    test = x.new_zeros(len(x), len(rows["test"]), sum(classes))
+    fit: logistic.Fit | None = None
+    alive = torch.arange(len(x), device=device)
     for ridge in RIDGES:
-        start = fits[-1] if fits else None
-        fits.append(
-            logistic.fit(x[:, rows["train"]], y[rows["train"]], classes, x.new_full((problems,), ridge), start)
-        )
+        problems = going.any(dim=1).nonzero()[:, 0]
+        if not len(problems):
+            break
+        start = fit.of(torch.searchsorted(alive, problems)) if fit else None
+        penalty = x.new_full((len(problems),), ridge)
+        fit, alive = logistic.fit(learn[problems], y[rows["train"]], classes, penalty, start), problems
+        validated = fit.log_probabilities(choose[problems]).split(classes, dim=2)
+        score = torch.stack([
+            part.take_along_dim(y[rows["val"], factor][None, :, None], dim=2)[..., 0].mean(dim=1)
+            for factor, part in enumerate(validated)
+        ], dim=1)  # fmt: skip
+        better = going[problems] & (score > best[problems])
+        going[problems] &= score > best[problems] - CLEARLY
+        best[problems] = torch.where(better, score, best[problems])
+        tested = fit.log_probabilities(look[problems])
+        wide = better.repeat_interleave(torch.tensor(classes, device=device), dim=1)[:, None]
+        test[problems] = torch.where(wide, tested, test[problems])
+    found = [
+        _outcome(test_of.cpu(), -best[:, factor].double().cpu().numpy(), truth[factor], taps)
+        for factor, test_of in enumerate(test.split(classes, dim=2))
+    ]
+    return [list(probed) for probed in zip(*found, strict=True)]
 
-    def log_p(role: str) -> torch.Tensor:
-        """(ridges, taps × S, N, K)"""
-        return torch.stack([fit.log_probabilities(x[:, rows[role]]) for fit in fits])
 
-    scores = log_p("val").take_along_dim(y[rows["val"]][None, None, :, None], dim=3)[..., 0].mean(dim=2)
-    best = scores.argmax(dim=0)
-    test = log_p("test")[best, torch.arange(problems, device=device)]  # (taps × S, N, K)
-    target = torch.tensor(truth, dtype=torch.float32, device=device).repeat(len(taps), 1, 1)
-    top = test >= test.amax(dim=2, keepdim=True)  # a tie between m values counts 1 / m
-    nll = -scores.amax(dim=0).double().cpu().numpy()
-    scored = (target * test).sum(dim=2).double().cpu().numpy()
-    correct = (target * top / top.sum(dim=2, keepdim=True)).sum(dim=2).double().cpu().numpy()
-    part = [slice(i * levels, (i + 1) * levels) for i in range(len(taps))]
+def _outcome(log_p: torch.Tensor, nll: FloatArray, truth: FloatArray, taps: Sequence[str]) -> list[Probed]:
+    """Outcomes of one factor by tap, from log-probabilities (taps × S, N, K) of the test items."""
+    import torch
+
+    target = torch.tensor(truth, dtype=torch.float32).repeat(len(taps), 1, 1)
+    top = log_p >= log_p.amax(dim=2, keepdim=True)  # a tie between m values counts 1 / m
+    scored = (target * log_p).sum(dim=2).double().numpy()
+    correct = (target * top / top.sum(dim=2, keepdim=True)).sum(dim=2).double().numpy()
+    part = [slice(i * len(truth), (i + 1) * len(truth)) for i in range(len(taps))]
     return [Probed(tap, nll[s], scored[s].T, correct[s].T) for tap, s in zip(taps, part, strict=True)]
 
 
