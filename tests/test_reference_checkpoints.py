@@ -23,6 +23,7 @@ from benchsuite_models.recipes import (
     DDPMShapes,
     LatentDiffusionDigits,
     LatentDiffusionFashionMNIST,
+    LatentDiffusionMNIST,
     LatentDiffusionShapes,
     ScoreSDEDigits,
     ScoreSDEFashionMNIST,
@@ -77,7 +78,7 @@ def test_they_are_small() -> None:
     def size(*names: str) -> int:
         return sum(p.stat().st_size for name in names for p in (REFERENCE / name).rglob("*") if p.is_file())
 
-    assert size("shapes", "fashion-mnist") < 40e6
+    assert size("shapes", "fashion-mnist", "mnist") < 40e6
     assert size("digits", "few-digits") < 10e6
     assert {p.suffix for p in REFERENCE.rglob("*") if p.is_file()} == {".safetensors", ".json", ".csv"}
 
@@ -162,6 +163,7 @@ RECIPES = (
     DDPMShapes,
     ScoreSDEShapes,
     LatentDiffusionShapes,
+    LatentDiffusionMNIST,
     DDPMFewDigits,
 )
 

@@ -17,7 +17,7 @@ from benchsuite_models.ddpm import DDPM
 from benchsuite_models.finite_population import FinitePopulation
 from benchsuite_models.latent_diffusion import LatentDiffusion
 from benchsuite_models.process import DataRange, VarianceExploding
-from benchsuite_models.recipes import LatentDiffusionDigits
+from benchsuite_models.recipes import LatentDiffusionDigits, LatentDiffusionMNIST
 from benchsuite_models.score_sde import ScoreSDE
 from benchsuite_models.training.autoencoder import build_autoencoder, train_autoencoder
 from benchsuite_models.training.config import Autoencoder, DiffusionRecipe, Noise, Optimisation, UNet
@@ -524,3 +524,17 @@ def test_a_public_recipe_opens_its_data_set(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "recipe.json").read_text())
     assert record["recipe"] == recipe.name == "latent-diffusion-digits"
     assert record["config"]["unet"] == json.loads(json.dumps(asdict(recipe.config.unet)))
+
+
+@pytest.mark.parametrize(("directory", "opened"), [("", "mnist"), ("some/where", "mnist:some/where")])
+def test_the_recipe_of_mnist_is_told_where_the_files_are_and_does_not_tell(
+    tmp_path: Path, directory: str, opened: str
+) -> None:
+    def datasets(spec: str) -> Dataset:
+        assert spec == opened
+        return Images((1, 32, 32), values=10)
+
+    recipe = LatentDiffusionMNIST(directory)
+    recipe.train(tmp_path, device="cpu", seed=0, steps=1, datasets=datasets, track=all_of)
+    assert json.loads((tmp_path / "benchsuite.json").read_text())["dataset"] == "mnist"
+    assert "some/where" not in (tmp_path / "recipe.json").read_text()

@@ -163,6 +163,35 @@ class LatentDiffusionFashionMNIST(_Diffusion):
     )
 
 
+class LatentDiffusionMNIST(_Diffusion):
+    """An autoencoder 1 x 32 x 32 => 4 x 8 x 8 and v-prediction in its latents; half as wide as that of garments.
+
+    Args:
+        directory: where the four files of MNIST are; by default where the data set looks itself.
+    """
+
+    name = "latent-diffusion-mnist"
+    summary = "autoencoder and class-conditional latent diffusion on MNIST from its IDX files"
+    config = DiffusionRecipe(
+        "latent-diffusion",
+        "mnist",
+        replace(_FOLDED, widths=(32, 64), head=16, summed_factors=False),
+        _IMAGE_NOISE,
+        _garments(4000),
+        replace(_IMAGE_AUTOENCODER, widths=(16, 32)),
+        patch=2,
+        prediction="v_prediction",
+    )
+
+    def __init__(self, directory: str = "") -> None:
+        self.directory = directory
+
+    def train(self, out: Path, *, datasets: Callable[[str], Dataset], **options: Any) -> dict[str, Any]:
+        """See `benchsuite_models.training.run.train_diffusion`; the record does not tell where the files were."""
+        place = f":{self.directory}" if self.directory else ""
+        return super().train(out, datasets=lambda spec: datasets(spec + place), **options)
+
+
 class DDPMShapes(_Diffusion):
     """Prediction of the clean image, 32 x 32.
 
