@@ -232,8 +232,8 @@ def test_rooms_are_clear_and_as_asked(cls: type[DiffusionModel], shapes: Shapes)
         p = judged[factor.name]
         right = (p[:n].argmax(1) == told[:, i]).float().mean().item()
         assert right >= 0.9, factor.name
-        # grain is the last thing to be clear: of 128 samples 0.74 to 0.95, everything else 0.92 to 1.00
-        least = 0.6 if factor.name == "texture" else 0.85
+        # grain is the last thing to be clear: in 0.89 to 0.95 of 256 samples, everything else in 0.99 to 1.00
+        least = 0.75 if factor.name == "texture" else 0.9
         assert (p[n:].max(1).values >= 0.9).float().mean().item() >= least, factor.name
 
 
