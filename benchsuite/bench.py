@@ -87,7 +87,8 @@ class Bench:
         exact = model.exact and (unit.split == "train" or not unit.dataset)
         prior = _prior(model, dataset)
         entropy = {name: float(-(p[p > 0] * np.log(p[p > 0])).sum()) for name, p in prior.items()}
-        entropy["joint"] = _joint_entropy(dataset.split("train").labels)
+        everything = dataset.enumerated and not isinstance(dataset, OwnData)  # whose splits are draws
+        entropy["joint"] = _joint_entropy(dataset.split("train").labels, everything)
         readout = dataset.readout()
         if readout is not None:
             readout = readout.to(device)
@@ -341,13 +342,17 @@ def _prior(model: DiffusionModel, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _joint_entropy(labels: torch.Tensor) -> float:
-    """Entropy of all factors together in the training split, nats, with the Miller–Madow correction."""
+def _joint_entropy(labels: torch.Tensor, everything: bool) -> float:
+    """Entropy of all factors together, nats, from labels (N, F).
+
+    Of a sample with the Miller–Madow correction; if they are `everything` there is, nothing is estimated.
+    """
     if not labels.shape[1]:
         return 0.0
     counts = torch.unique(labels, dim=0, return_counts=True)[1].double()
     p = counts / counts.sum()
-    return float(-(p * p.log()).sum() + (len(counts) - 1) / (2 * counts.sum()))
+    missed = 0.0 if everything else float((len(counts) - 1) / (2 * counts.sum()))
+    return float(-(p * p.log()).sum()) + missed
 
 
 def _order(ids: tuple[str, ...], seed: int) -> list[int]:

@@ -17,8 +17,13 @@ from benchsuite.plan import Unit
 from benchsuite.request import Settings
 
 
-def bench(split: str = "test", settings: Settings = SMALL, model: ToyModel | None = None) -> Bench:
-    data, model = ToyData(), model or ToyModel()
+def bench(
+    split: str = "test",
+    settings: Settings = SMALL,
+    model: ToyModel | None = None,
+    data: ToyData | None = None,
+) -> Bench:
+    data, model = data or ToyData(), model or ToyModel()
     data.load()
     model.load()
     unit = Unit("toy", "toy", ToyModel, ToyModel, "toy-data", split, oracle=split == "train")
@@ -112,6 +117,13 @@ def test_entropy_is_that_of_the_training_labels() -> None:
     assert found.entropy["class"] == pytest.approx(np.log(2))
     # the joint of all factors, with the Miller–Madow correction (values - 1) / 2 n
     assert found.entropy["joint"] == pytest.approx(np.log(2) + 1 / 48)
+
+
+def test_the_joint_entropy_of_a_whole_population_is_not_an_estimate() -> None:
+    class Whole(ToyData):
+        enumerated = True
+
+    assert bench(data=Whole()).entropy["joint"] == pytest.approx(np.log(2))
 
 
 def test_what_can_be_asked_of_data_without_a_judge() -> None:
