@@ -195,8 +195,8 @@ class LatentDiffusionMNIST(_Diffusion):
 class DDPMShapes(_Diffusion):
     """Prediction of the clean image, 32 x 32.
 
-    That of the noise would need 48 channels of it to pass through 64 (arXiv:2511.13720). What the first decay of
-    the learning rate leaves unclear, shape and grain, the second clears up.
+    That of the noise would need 48 channels of it to pass through 64 (arXiv:2511.13720). What one decay of the
+    learning rate leaves unclear, shape and grain, the next ones clear up.
     """
 
     name = "ddpm-shapes"
