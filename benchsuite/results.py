@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchsuite.errors import UsageError
-from benchsuite.json_reading import JsonObject
-from benchsuite.json_reading import plain as plain
+from benchsuite.json_reading import JsonObject, plain
 
 SCHEMA_VERSION = 2
 #: Versions that are read. 1 knew no orders of emergence and no routes that fail; else it is the same.

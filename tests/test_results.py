@@ -11,7 +11,8 @@ import pytest
 from results_factory import MI, curve, document, measured, row
 
 from benchsuite.errors import UsageError
-from benchsuite.results import load_results, parse_results, plain
+from benchsuite.json_reading import plain
+from benchsuite.results import load_results, parse_results
 
 
 def one_row(**changes):

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchsuite.boards import Board, Line
+from benchsuite.json_reading import plain
 from benchsuite.report import losses, words
 from benchsuite.report.clocks import native_time_at
-from benchsuite.results import SCALARS, Estimate, Row, plain
+from benchsuite.results import SCALARS, Estimate, Row
 
 _ENDS = ("", "_low", "_high")
 COLUMNS = (
