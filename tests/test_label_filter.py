@@ -290,5 +290,5 @@ def test_an_oracle_that_states_the_spread_is_not_filtered() -> None:
     )
     (row,) = report.rows
     assert row["split"] == "train"
-    assert row["extra"]["form"] == "rao-blackwell"
-    assert {curve["variant"] for curve in row["curves"]} == {"", "mse-difference", "plug-in"}
+    assert row["extra"]["form"] == "posterior"
+    assert {curve["variant"] for curve in row["curves"]} == {"", "rao-blackwell", "mse-difference", "plug-in"}

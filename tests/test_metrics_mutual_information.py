@@ -108,15 +108,21 @@ def test_on_an_exact_population_the_quietest_combination_is_published() -> None:
     assert curves["plug-in"].per_item.std(axis=0).max() > 0.4
 
 
-def test_the_spread_of_the_heads_is_published_where_it_is_known() -> None:
-    """On an exact population with a record of it: no label noise at all."""
-    rate = np.tile(1 / (1 + np.exp(-GRID)), (4, 1))
-    made = record({"plain": 5 + 2 * rate, "given": np.full((4, 69), 5.0), "gap": 3 * rate}, 10.0, exact=True)
-    made.arrays["spread/class"] = rate
+def test_what_the_posterior_leaves_open_quiets_the_spread_of_the_heads() -> None:
+    """Their integrals run past H with the noise of few items; where the posterior is certain none is left."""
+    rng = np.random.default_rng(0)
+    spread = 0.1 * (1 + 0.5 * rng.normal(size=(6, 1))) * np.ones((1, 69))
+    made = record({"plain": 5 + 2 * spread, "given": np.full((6, 69), 5.0), "gap": spread}, exact=True)
+    made.arrays["spread/class"] = spread
+    odds = np.exp(2 * (GRID + 3) + 0.3 * rng.normal(size=(6, 1)))
+    p = np.where(GRID < 0, 0.5 + 0.5 * odds / (1 + odds), 1.0)
+    made.arrays["posterior/class"] = np.stack([p, 1 - p], axis=2)
     curves = {c.variant: c for c in computed(made)}
-    assert curves.keys() == {"", "mse-difference", "plug-in"}
-    assert curves[""].extra["form"] == "rao-blackwell"
-    np.testing.assert_allclose(curves[""].per_item.mean(axis=0), 0.5 * np.log1p(np.exp(GRID)), atol=1e-3)
+    assert curves.keys() == {"", "rao-blackwell", "mse-difference", "plug-in"}
+    assert curves[""].extra["form"] == "posterior"
+    assert curves["rao-blackwell"].per_item.mean(axis=0).max() > np.log(2) + 0.05
+    np.testing.assert_allclose(curves[""].per_item[:, GRID >= 0], np.log(2), atol=1e-12)
+    assert not curves[""].flags
 
 
 def filtered(p: Array, labels: list[int], **facts: Any) -> Record:

@@ -202,7 +202,8 @@ class _Sweep:
     ) -> None:
         self.model, self.values, self.meter = model, values, meter
         self.taps = Taps(model.network, taps)
-        self.rows = max(1, batch // (1 + len(conditions)))
+        # exact models bound their own memory and are quicker the more rows share a label
+        self.rows = batch if isinstance(model, ExactModel) else max(1, batch // (1 + len(conditions)))
 
     def run(
         self,

@@ -63,12 +63,14 @@ class MutualInformation(Metric):
 
     Factors with too many values to filter, and all factors jointly, publish the mse difference. On an exact
     model's own population the true label is replaced by its posterior given the noisy image (Rao–Blackwell: the
-    same mean with less noise), and what cannot be filtered publishes the conditional expectation of the rate or,
-    failing that, the combination of mse difference and plug-in with the smallest variance.
+    same mean with less noise), and what is not filtered publishes the combination with the smallest variance of
+    two forms that have the same mean: of the integral of the rate's conditional expectation (`rao-blackwell`) and
+    H - H(posterior), which has no noise left where the value is certain, or failing that of mse difference and
+    plug-in.
     """
 
     name = "mutual-information"
-    version = "2"
+    version = "3"
     paper = "arXiv:2410.03368"
     unit = "nats"
     bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
@@ -92,10 +94,11 @@ class MutualInformation(Metric):
 
     def _factor(self, sweep: Record, filtered: Record, factor: str) -> list[Curve]:
         entropy = float(sweep.meta["entropy"][factor])
-        forms = _integrals(sweep, factor)
+        forms = _integrals(sweep, factor, entropy)
         published = next(iter(forms))
         if f"filter/{factor}" in filtered.arrays:
             published = "filter"
+            forms.pop("posterior", None)
             forms |= _filter_forms(filtered, factor, entropy)
         curves = []
         for form, (record, information) in forms.items():
@@ -116,8 +119,8 @@ class MutualInformation(Metric):
         return sorted(curves, key=lambda curve: curve.variant)
 
 
-def _integrals(sweep: Record, factor: str) -> dict[str, tuple[Record, FloatArray]]:
-    """{form: (record, (M, T) nats)} of what is integrated over the noise sweep, the best one first."""
+def _integrals(sweep: Record, factor: str, entropy: float) -> dict[str, tuple[Record, FloatArray]]:
+    """{form: (record, (M, T) nats)} of what the noise sweep tells, the best one first."""
     difference = sweep["error/unconditional"] - sweep[f"error/{factor}"]
     rates = {"mse-difference": difference / 2, "plug-in": sweep[f"gap/{factor}"] / 2}
     if sweep.meta["exact"] and f"spread/{factor}" in sweep.arrays:
@@ -125,7 +128,10 @@ def _integrals(sweep: Record, factor: str) -> dict[str, tuple[Record, FloatArray
     forms = {
         form: cumulative_information(rate.astype(np.float64), sweep["log_snr"]) for form, rate in rates.items()
     }
-    if sweep.meta["exact"] and "rao-blackwell" not in forms:
+    if "rao-blackwell" in forms:
+        known = entropy - _entropy(sweep[f"posterior/{factor}"].astype(np.float64))
+        forms = {"posterior": _least_variance(forms["rao-blackwell"], known, sweep["items"])} | forms
+    elif sweep.meta["exact"]:
         combined = _least_variance(forms["mse-difference"], forms["plug-in"], sweep["items"])
         forms = {"control-variate": combined} | forms
     return {form: (sweep, information) for form, information in forms.items()}

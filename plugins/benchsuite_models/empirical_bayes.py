@@ -15,7 +15,7 @@ from benchsuite import (
 )
 from benchsuite_models.cells import cut
 from benchsuite_models.exact_common import by_factor, check_labels, check_query, choose, one_hot, uniform
-from benchsuite_models.finite_population import CHUNK, FinitePopulation
+from benchsuite_models.finite_population import BLOCK, CHUNK, FinitePopulation
 
 if TYPE_CHECKING:
     import torch
@@ -129,21 +129,23 @@ class EmpiricalBayes(ExactModel):
         check_query(self.name, self.shape, x, sigma)
         asked = check_labels(self.name, self.factors, labels, x)
         combinations = asked[:1] if labels is None or not asked.shape[1] else torch.unique(asked, dim=0)
-        out = torch.empty_like(x)
+        coordinates = self._finite.coordinates(x.flatten(1))
+        means = torch.empty_like(coordinates)
         for combination in combinations:
             rows = (asked == combination).all(1).nonzero()[:, 0]
             count = self._carrying(combination)
-            for part, points, weights in self._finite.weights(x[rows].flatten(1), sigma[rows], count):
-                mean = self._finite.expand(self._finite.mean(weights, points, x.dtype))
-                out[rows[part]] = mean.to(x.dtype).view(-1, *self.shape)
-        return out
+            for part, points, weights in self._finite.weights(coordinates[rows], sigma[rows], count):
+                means[rows[part]] = self._finite.mean(weights, points, x.dtype).to(means.dtype)
+        out = [self._finite.expand(block).to(x.dtype) for block in means.split(BLOCK)]
+        return torch.cat(out).view_as(x)
 
     def posterior(self, x: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
         """p(factor | x) as {factor: (B, K)}, in the dtype of `x`."""
         import torch
 
         check_query(self.name, self.shape, x, sigma)
-        parts = [weights @ self._share for _, _, weights in self._finite.weights(x.flatten(1), sigma)]
+        coordinates = self._finite.coordinates(x.flatten(1))
+        parts = [weights @ self._share for _, _, weights in self._finite.weights(coordinates, sigma)]
         joined = torch.cat(parts) if parts else self._share[:0]
         return by_factor(joined, self.factors, x.dtype)
 
@@ -154,8 +156,9 @@ class EmpiricalBayes(ExactModel):
         check_query(self.name, self.shape, x, sigma)
         found = {factor.name: x.new_zeros(len(x), dtype=torch.float64) for factor in self.factors}
         most = max((cells.count for cells in self._cells), default=1) * self._finite.rank
+        coordinates = self._finite.coordinates(x.flatten(1))
         for block in torch.arange(len(x), device=x.device).split(max(1, CHUNK // most)):
-            for part, points, weights in self._finite.weights(x[block].flatten(1), sigma[block]):
+            for part, points, weights in self._finite.weights(coordinates[block], sigma[block]):
                 plain = self._finite.mean(weights, points, x.dtype)
                 for cells in self._cells:
                     told = [cells.within(weights, cell) for cell in range(cells.count)]
@@ -179,7 +182,7 @@ class EmpiricalBayes(ExactModel):
         u = uniform((x.shape[0],), x.device, generator)
         out = torch.empty_like(x)
         check_query(self.name, self.shape, x, sigma)
-        for rows, _, weights in self._finite.weights(x.flatten(1), sigma):
+        for rows, _, weights in self._finite.weights(self._finite.coordinates(x.flatten(1)), sigma):
             out[rows] = self.population[self._first[choose(weights, u[rows])]].to(x.dtype)
         return out
 

@@ -64,13 +64,17 @@ class FinitePopulation:
 
         return torch.zeros_like(self.count).index_add_(0, self.copies, members.double())
 
+    def coordinates(self, x: torch.Tensor) -> torch.Tensor:
+        """What of x (B, d) tells the points apart: (B, rank) float64 in the basis of their span, or x itself."""
+        return x if self._basis is None else _project(x, self._basis)
+
     def weights(
-        self, x: torch.Tensor, sigma: torch.Tensor, count: torch.Tensor | None = None
+        self, coordinates: torch.Tensor, sigma: torch.Tensor, count: torch.Tensor | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Posterior weights, a chunk of rows at a time.
 
         Args:
-            x: (B, d).
+            coordinates: (B, rank), of x.
             sigma: (B,), > 0.
             count: (M,) occurrences to weigh by, e.g. those that carry a label; all by default.
 
@@ -85,8 +89,9 @@ class FinitePopulation:
         points = self._points if everyone else self._points[live]
         bias = count[live].log() if (count[live] != 1).any() else None
         half_norm = self._half_norm if everyone else self._half_norm[live]
-        for rows in torch.arange(len(x), device=x.device).split(max(1, CHUNK // max(len(live), 1))):
-            log_weights = self._log_weights(x[rows], sigma[rows], points, half_norm)
+        everything = torch.arange(len(coordinates), device=coordinates.device)
+        for rows in everything.split(max(1, CHUNK // max(len(live), 1))):
+            log_weights = self._log_weights(coordinates[rows], sigma[rows], points, half_norm)
             yield rows, live, (log_weights if bias is None else log_weights.add_(bias)).softmax(1)
 
     def means(self, x: torch.Tensor, sigma: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
@@ -103,7 +108,7 @@ class FinitePopulation:
         import torch
 
         heads, rows, _ = members.shape
-        log_weights = self._log_weights(x, sigma, self._points, self._half_norm)
+        log_weights = self._log_weights(self.coordinates(x), sigma, self._points, self._half_norm)
         count = torch.zeros(heads * rows, len(self), dtype=torch.float64, device=x.device)
         count.index_add_(1, self.copies, members.flatten(0, 1).double())
         weights = log_weights.repeat(heads, 1).add_(count.log_()).softmax(1)
@@ -111,12 +116,12 @@ class FinitePopulation:
         return means.view(heads, rows, -1)
 
     def _log_weights(
-        self, x: torch.Tensor, sigma: torch.Tensor, points: torch.Tensor, half_norm: torch.Tensor
+        self, coordinates: torch.Tensor, sigma: torch.Tensor, points: torch.Tensor, half_norm: torch.Tensor
     ) -> torch.Tensor:
         """-‖x - x_u‖² / 2 sigma² of some of the points, (b, m) float64, but for ‖x‖², which is common to a row."""
         import torch
 
-        flat = x.double() if self._basis is None else x.double() @ self._basis
+        flat = coordinates.double()
         log_weights = torch.cat([flat @ block.double().T for block in points.split(BLOCK)], dim=1)
         return log_weights.sub_(half_norm).div_(sigma.double().square()[:, None])
 
@@ -145,7 +150,7 @@ class FinitePopulation:
         return out
 
     def expand(self, coordinates: torch.Tensor) -> torch.Tensor:
-        """Coordinates (b, rank) float64 => points (b, d) float64."""
+        """Coordinates (b, rank) => points (b, d), in their dtype."""
         return coordinates if self._basis is None else coordinates @ self._basis.T
 
 

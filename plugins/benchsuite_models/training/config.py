@@ -54,6 +54,21 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Blend:
+    """A last stage in which every second item of a batch is on its way to another.
+
+    Sampling passes through what no image of the data shows, such as half a grain, and a network that has learned
+    to copy at high SNR leaves it there: exposure bias, against which arXiv:2301.11706 perturbs the input.
+    Posterior means are the right targets at any input, so here it may lie anywhere between two items.
+    """
+
+    start: int  #: its first step
+    factors: tuple[str, ...]  #: the other item differs in one of these, drawn anew each step
+    low: float = -2.0  #: blended items are noised to log-SNRs uniform on [low, high]
+    high: float = 4.0
+
+
+@dataclass(frozen=True)
 class Autoencoder:
     """Shape and objective of an AutoencoderKL: mean squared error + `kl` times the divergence per pixel.
 
@@ -87,3 +102,8 @@ class DiffusionRecipe:
     #: (stable targets, arXiv:2302.00670, with the whole training set as reference batch). Both losses have the
     #: same minimum; the second does not sample it.
     targets: Literal["item", "posterior"] = "item"
+    blend: Blend | None = None
+
+    def __post_init__(self) -> None:
+        if self.blend is not None and self.targets != "posterior":
+            raise ValueError("blended items have no targets but the posterior's: set targets to 'posterior'")

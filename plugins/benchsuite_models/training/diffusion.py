@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from benchsuite_models import factor_embedding
 from benchsuite_models.conditioning import Conditioning
 from benchsuite_models.finite_population import FinitePopulation
 from benchsuite_models.process import DataRange, Process, VarianceExploding, VariancePreserving
-from benchsuite_models.training.config import Noise, UNet
+from benchsuite_models.training.config import Blend, Noise, UNet
 
 #: Standard deviation of the random frequencies (per unit of ln sigma, times 2 pi) in a score network's time
 #: embedding. diffusers draws them with 16, which makes the network a rough function of sigma; they are weights
@@ -134,6 +135,38 @@ class TrainingSet:
     items: torch.Tensor
     labels: torch.Tensor
     population: FinitePopulation | None = None
+    _combinations: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def partners(self, chosen: torch.Tensor, column: int, generator: torch.Generator) -> torch.Tensor:
+        """For each of `chosen` (B,) an item with another value of one factor and the same of all others, (B,).
+
+        Raises:
+            ValueError: the items are not every combination of values once.
+        """
+        if column not in self._combinations:
+            self._combinations[column] = self._combine(column)
+        order, place, group = self._combinations[column]
+        step = torch.randint(1, order.shape[1], chosen.shape, generator=generator)
+        return order[group[chosen], (place[chosen] + step) % order.shape[1]]
+
+    def _combine(self, column: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Items by combination of the other factors (G, K), and where in it each one is: place and group, (N,)."""
+        rest = torch.cat([self.labels[:, :column], self.labels[:, column + 1 :]], dim=1)
+        group = rest.unique(dim=0, return_inverse=True)[1]
+        sizes = group.bincount()
+        size = int(sizes[0])
+        if size < 2 or (sizes != size).any():
+            raise ValueError(f"items cannot be blended along factor {column}: combinations of values are missing")
+        order = group.argsort(stable=True)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order)) % size
+        return order.view(-1, size), place, group
+
+    def blended(self, chosen: torch.Tensor, column: int, generator: torch.Generator) -> torch.Tensor:
+        """Items (B, C, H, W), each a uniformly random part of the way to one of its `partners`."""
+        other = self.items[self.partners(chosen, column, generator)]
+        part = torch.rand(len(chosen), 1, 1, 1, generator=generator)
+        return torch.lerp(self.items[chosen], other, part)
 
     def targets(
         self, chosen: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, given: torch.Tensor
@@ -163,6 +196,7 @@ def paired_loss(
     noise: Noise,
     generator: torch.Generator,
     device: torch.device,
+    blend: tuple[Blend, Sequence[int]] | None = None,
 ) -> torch.Tensor:
     """Denoising loss on `batch` rows: every noised item is seen with its labels and without.
 
@@ -173,12 +207,18 @@ def paired_loss(
     heads = 2 if data.labels.shape[1] == 1 else 3
     n = batch // heads
     chosen = torch.randint(len(data.items), (n,), generator=generator)
-    sigma = sigma_from_log_snr(draw_log_snr(n, noise, generator)).to(device)
+    items, log_snr = data.items[chosen], draw_log_snr(n, noise, generator)
     eps = torch.randn((n, *data.items.shape[1:]), generator=generator).to(device)
+    if blend is not None:
+        stage, columns = blend
+        column = columns[int(torch.randint(len(columns), (), generator=generator))]
+        items[::2] = data.blended(chosen[::2], column, generator)
+        log_snr[::2] = stage.low + (stage.high - stage.low) * torch.rand(len(log_snr[::2]), generator=generator)
+    sigma = sigma_from_log_snr(log_snr).to(device)
     told = data.labels[chosen]
     some = [drop_labels(told, generator)] if heads == 3 else []
     given = torch.stack([told, torch.full_like(told, -1), *some])
-    x = data.items[chosen].to(device) + sigma.view(-1, 1, 1, 1) * eps
+    x = items.to(device) + sigma.view(-1, 1, 1, 1) * eps
     target = data.targets(chosen, x, sigma, given)
     x, sigma = x.repeat(heads, 1, 1, 1), sigma.repeat(heads)
     error = epsilon_error(denoiser, x, target, sigma, given.flatten(0, 1).to(device))

@@ -137,9 +137,16 @@ def train_diffusion(
         model.load_state_dict(average)
         write(model, out / STEPS / str(step))
 
+    names = [factor.name for factor in dataset.factors]
+    columns = [] if recipe.blend is None else [names.index(name) for name in recipe.blend.factors]
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        blend = (recipe.blend, columns) if recipe.blend is not None and step >= recipe.blend.start else None
+        return paired_loss(denoiser, data, batch, recipe.noise, generator, run.device, blend)
+
     losses = fit(
         network,
-        lambda _, g: paired_loss(denoiser, data, batch, recipe.noise, g, run.device),
+        loss,
         recipe.optimisation,
         seed=seed,
         checkpoint=out / "checkpoint" / "unet",
@@ -241,6 +248,8 @@ def _with_steps(recipe: DiffusionRecipe, steps: int | None) -> DiffusionRecipe:
     restarts = tuple(
         sorted({r for r in (round(share * r) for r in recipe.optimisation.restarts) if 0 < r < steps})
     )
+    if recipe.blend is not None:
+        recipe = replace(recipe, blend=replace(recipe.blend, start=round(share * recipe.blend.start)))
     return replace(recipe, optimisation=replace(recipe.optimisation, steps=steps, restarts=restarts))
 
 

@@ -1,0 +1,147 @@
+"""The last stage of a recipe that trains between items: partners, inputs, and targets that are still exact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchsuite_models.finite_population import FinitePopulation
+from benchsuite_models.training.config import Blend, DiffusionRecipe, Noise, Optimisation, UNet
+from benchsuite_models.training.diffusion import TrainingSet, paired_loss
+from benchsuite_models.training.loop import generator_of
+from benchsuite_models.training.run import train_diffusion
+from diffusers_factory import Images
+
+from benchsuite import Split
+
+CPU = torch.device("cpu")
+LABELS = torch.cartesian_prod(torch.arange(2), torch.arange(3))[torch.tensor([4, 0, 3, 5, 1, 2])]
+BLEND = Blend(start=0, factors=("form",), low=20.0, high=20.0)
+NOISE = Noise(-4.0, 4.0)
+
+
+def rooms() -> TrainingSet:
+    items = torch.randn((6, 1, 2, 2), generator=torch.Generator().manual_seed(3))
+    return TrainingSet(items, LABELS, FinitePopulation(items.flatten(1)))
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_partners_differ_in_one_factor(column: int) -> None:
+    data, chosen = rooms(), torch.arange(6).repeat(50)
+    found = data.partners(chosen, column, generator_of(0, 0))
+    assert torch.equal((LABELS[found] != LABELS[chosen]).sum(0), torch.tensor([0, 300][:: 1 if column else -1]))
+    for item in range(6):  # all of them, in equal parts
+        others = found[chosen == item].bincount()
+        others = others[others > 0]
+        assert len(others) == (1, 2)[column]
+        assert others.min() > 12
+    assert torch.equal(found, data.partners(chosen, column, generator_of(0, 0)))
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS[:5], torch.cat([LABELS, LABELS[:1]]), LABELS[:, :1].unique(dim=0).repeat(1, 2)]
+)
+def test_partners_of_incomplete_combinations_are_refused(labels: torch.Tensor) -> None:
+    data = TrainingSet(torch.zeros(len(labels), 1, 2, 2), labels)
+    with pytest.raises(ValueError, match="combinations of values are missing"):
+        data.partners(torch.tensor([0]), 1, generator_of(0, 0))
+
+
+class Remembering:
+    """A denoiser that notes what it sees."""
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self.x, self.sigma = x, sigma
+        return x
+
+
+def seen(blend: tuple[Blend, list[int]] | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """x (10, 4) and sigma (10,) of the first head; all three see the same."""
+    denoiser: Any = Remembering()
+    paired_loss(denoiser, rooms(), 30, NOISE, generator_of(0, 0), CPU, blend)
+    heads = denoiser.x.flatten(1).split(10)
+    assert all(torch.equal(heads[0], head) for head in heads)
+    return heads[0], denoiser.sigma[:10]
+
+
+def test_every_second_input_lies_between_an_item_and_a_partner() -> None:
+    plain, blended = seen(None), seen((BLEND, [1]))
+    for before, after in zip(plain, blended, strict=True):
+        assert torch.equal(before[1::2], after[1::2])
+    x, sigma = (part[::2] for part in blended)
+    assert torch.allclose(sigma, torch.tensor(-10.0).exp())
+    data = rooms()
+    items, parts = data.items.flatten(1), []
+    chosen = torch.randint(6, (10,), generator=generator_of(0, 0))[::2]
+    for row, item in zip(x, chosen.tolist(), strict=True):
+        partners = [i for i in range(6) if i != item and LABELS[i, 0] == LABELS[item, 0]]
+        ways = items[partners] - items[item]
+        part = ((row - items[item]) * ways).sum(1) / ways.square().sum(1)
+        off = (row - items[item] - part[:, None] * ways).norm(dim=1)
+        assert off.min() < 1e-3  # noise of e^-10
+        parts.append(part[off.argmin()].item())
+    assert all(0 <= part <= 1 for part in parts)
+    assert max(parts) - min(parts) > 0.3
+
+
+def test_targets_between_items_are_the_exact_denoiser() -> None:
+    """What knows every posterior mean has no loss, wherever its inputs lie, and what copies has some."""
+    data = rooms()
+
+    def exact(x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        rows = []
+        for point, s, told in zip(x.flatten(1).double(), sigma.double(), labels, strict=True):
+            may_be = data.items[((told == LABELS) | (told < 0)).all(1)].flatten(1).double()
+            rows.append(torch.softmax(-(point - may_be).square().sum(1) / (2 * s**2), 0) @ may_be)
+        return torch.stack(rows).float().view_as(x)
+
+    blend = replace(BLEND, low=-1.0, high=3.0), [0, 1]
+    denoiser: Any = exact
+    assert paired_loss(denoiser, data, 60, NOISE, generator_of(0, 1), CPU, blend).item() < 1e-8
+    denoiser = Remembering()
+    assert paired_loss(denoiser, data, 60, NOISE, generator_of(0, 1), CPU, blend).item() > 0.1
+
+
+class Grid(Images):
+    """Every combination of two factors once."""
+
+    def split(self, name: str) -> Split:
+        images = super().split(name).images[:9]
+        labels = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+        return Split(images, labels, tuple(f"{name}/{i}" for i in range(9)))
+
+
+def losses(out: Path, blend: Blend | None, steps: int | None = None) -> list[str]:
+    recipe = DiffusionRecipe(
+        "ddpm",
+        "images",
+        UNet(widths=(8, 16), groups=4, head=8),
+        NOISE,
+        Optimisation(steps=6, batch=9, learning_rate=1e-3, warm_up=2, restarts=(4,)),
+        targets="posterior",
+        blend=blend,
+    )
+    train_diffusion(
+        "blend", recipe, out, device="cpu", seed=0, steps=steps,
+        datasets=lambda spec: Grid(factors=2), track=lambda items, description, total: items,
+    )  # fmt: skip
+    return (out / "loss.csv").read_text().splitlines()[1:]
+
+
+def test_a_recipe_blends_from_its_step_on(tmp_path: Path) -> None:
+    plain = losses(tmp_path / "plain", None)
+    late = losses(tmp_path / "late", Blend(4, ("other1",)))
+    assert plain[:4] == late[:4]
+    assert plain[4] != late[4]
+    losses(tmp_path / "short", Blend(4, ("other1",)), steps=3)
+    written = json.loads((tmp_path / "short" / "recipe.json").read_text())["config"]
+    assert written["blend"]["start"] == written["optimisation"]["restarts"][0] == 2
+
+
+def test_blending_asks_for_stable_targets() -> None:
+    with pytest.raises(ValueError, match="set targets to 'posterior'"):
+        DiffusionRecipe("ddpm", "images", UNet(widths=(8, 16)), NOISE, Optimisation(1, 1, 0.1), blend=BLEND)
