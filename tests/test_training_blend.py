@@ -99,11 +99,36 @@ def test_targets_between_items_are_the_exact_denoiser() -> None:
             rows.append(torch.softmax(-(point - may_be).square().sum(1) / (2 * s**2), 0) @ may_be)
         return torch.stack(rows).float().view_as(x)
 
-    blend = replace(BLEND, low=-1.0, high=3.0), [0, 1]
+    blend = replace(BLEND, low=-1.0, high=3.0, emphasis=50.0), [0, 1]
     denoiser: Any = exact
     assert paired_loss(denoiser, data, 60, NOISE, generator_of(0, 1), CPU, blend).item() < 1e-8
     denoiser = Remembering()
     assert paired_loss(denoiser, data, 60, NOISE, generator_of(0, 1), CPU, blend).item() > 0.1
+
+
+def test_errors_along_the_way_count_more() -> None:
+    """Items on a line: all of an error towards the partner is along the way, none of one across it."""
+    way = torch.tensor([3.0, 4.0, 0.0, 0.0])
+    items = torch.stack([-way, way]).view(2, 1, 2, 2)
+    data = TrainingSet(items, torch.tensor([[0, 0], [0, 1]]), FinitePopulation(items.flatten(1)))
+    across = torch.tensor([4.0, -3.0, 0.0, 1.0])
+    found = {}
+    for emphasis in (0.0, 7.0):
+        blend = replace(BLEND, low=-3.0, high=3.0, emphasis=emphasis), [1]
+        for name, error in (("along", way), ("across", across)):
+
+            def off(x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, by: Any = error) -> torch.Tensor:
+                """The exact mean of two points, all labels told or not, and an error."""
+                log_odds = 2 * (x.flatten(1) @ way) / sigma**2
+                mean = torch.tanh(log_odds / 2)[:, None] * way
+                told = labels[:, 1:]
+                mean = torch.where(told < 0, mean, (2 * told - 1) * way)
+                return (mean + by).view_as(x)
+
+            denoiser: Any = off
+            found[name, emphasis] = paired_loss(denoiser, data, 60, NOISE, generator_of(0, 2), CPU, blend).item()
+    assert found["along", 7.0] == pytest.approx(8 * found["along", 0.0], rel=1e-3)
+    assert found["across", 7.0] == pytest.approx(found["across", 0.0], rel=1e-3)
 
 
 class Grid(Images):

@@ -55,17 +55,19 @@ class Noise:
 
 @dataclass(frozen=True)
 class Blend:
-    """A last stage in which every second item of a batch is on its way to another.
+    """A last stage in which every second item of a batch is on its way to a partner, which differs in one factor.
 
     Sampling passes through what no image of the data shows, such as half a grain, and a network that has learned
     to copy at high SNR leaves it there: exposure bias, against which arXiv:2301.11706 perturbs the input.
-    Posterior means are the right targets at any input, so here it may lie anywhere between two items.
+    Posterior means are the right targets at any input, so here it may lie anywhere between two items; and they are
+    known, not sampled, so that weighing some directions of the error more does not move the minimum.
     """
 
     start: int  #: its first step
-    factors: tuple[str, ...]  #: the other item differs in one of these, drawn anew each step
+    factors: tuple[str, ...]  #: partners differ in one of these, drawn anew each step
     low: float = -2.0  #: blended items are noised to log-SNRs uniform on [low, high]
     high: float = 4.0
+    emphasis: float = 0.0  #: error along the way to the partner counts 1 + this times
 
 
 @dataclass(frozen=True)

@@ -120,12 +120,11 @@ def drop_labels(labels: torch.Tensor, generator: torch.Generator) -> torch.Tenso
     return torch.where(kept, labels, -1)
 
 
-def epsilon_error(
+def noise_error(
     denoiser: Denoiser, x: torch.Tensor, target: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """Mean squared error in units of the noise, per item: ‖D(x) - target‖² / (sigma² dim), (B,)."""
-    error = (denoiser(x, sigma, labels) - target) / sigma.view(-1, 1, 1, 1)
-    return error.flatten(1).pow(2).mean(dim=1)
+    """Error in units of the noise: (D(x) - target) / sigma, (B, dim)."""
+    return ((denoiser(x, sigma, labels) - target) / sigma.view(-1, 1, 1, 1)).flatten(1)
 
 
 @dataclass
@@ -162,12 +161,6 @@ class TrainingSet:
         place[order] = torch.arange(len(order)) % size
         return order.view(-1, size), place, group
 
-    def blended(self, chosen: torch.Tensor, column: int, generator: torch.Generator) -> torch.Tensor:
-        """Items (B, C, H, W), each a uniformly random part of the way to one of its `partners`."""
-        other = self.items[self.partners(chosen, column, generator)]
-        part = torch.rand(len(chosen), 1, 1, 1, generator=generator)
-        return torch.lerp(self.items[chosen], other, part)
-
     def targets(
         self, chosen: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, given: torch.Tensor
     ) -> torch.Tensor:
@@ -202,18 +195,20 @@ def paired_loss(
 
     With several factors there are three heads instead of two: all labels, one of them, none. They meet the same
     (item, noise, level): heads that share their noise in training share their errors, and it is their difference
-    that measures information.
+    that measures information. A stage of blends comes with the columns of its factors.
     """
     heads = 2 if data.labels.shape[1] == 1 else 3
     n = batch // heads
     chosen = torch.randint(len(data.items), (n,), generator=generator)
-    items, log_snr = data.items[chosen], draw_log_snr(n, noise, generator)
+    items, log_snr, way = data.items[chosen], draw_log_snr(n, noise, generator), None
     eps = torch.randn((n, *data.items.shape[1:]), generator=generator).to(device)
     if blend is not None:
         stage, columns = blend
         column = columns[int(torch.randint(len(columns), (), generator=generator))]
-        items[::2] = data.blended(chosen[::2], column, generator)
-        log_snr[::2] = stage.low + (stage.high - stage.low) * torch.rand(len(log_snr[::2]), generator=generator)
+        way = data.items[data.partners(chosen, column, generator)] - items
+        part, level = torch.rand(2, len(items[::2]), generator=generator)
+        items[::2] += part.view(-1, 1, 1, 1) * way[::2]
+        log_snr[::2] = stage.low + (stage.high - stage.low) * level
     sigma = sigma_from_log_snr(log_snr).to(device)
     told = data.labels[chosen]
     some = [drop_labels(told, generator)] if heads == 3 else []
@@ -221,8 +216,12 @@ def paired_loss(
     x = items.to(device) + sigma.view(-1, 1, 1, 1) * eps
     target = data.targets(chosen, x, sigma, given)
     x, sigma = x.repeat(heads, 1, 1, 1), sigma.repeat(heads)
-    error = epsilon_error(denoiser, x, target, sigma, given.flatten(0, 1).to(device))
-    loss: torch.Tensor = (error * level_weight(sigma, noise)).mean()
+    error = noise_error(denoiser, x, target, sigma, given.flatten(0, 1).to(device))
+    squared = error.square().mean(dim=1)
+    if blend is not None and way is not None:
+        along = torch.nn.functional.normalize(way.flatten(1)).to(device).repeat(heads, 1)
+        squared = squared + blend[0].emphasis * (error * along).sum(dim=1).square() / error.shape[1]
+    loss: torch.Tensor = (squared * level_weight(sigma, noise)).mean()
     return loss
 
 
@@ -253,7 +252,7 @@ def held_out_losses(
         row = {"log_snr": log_snr}
         for head, given in (("unconditional", torch.full_like(told, -1)), ("conditional", told)):
             errors = [
-                epsilon_error(denoiser, *(part.to(device) for part in parts))
+                noise_error(denoiser, *(part.to(device) for part in parts)).square().mean(dim=1)
                 for parts in zip(x.split(512), x0.split(512), sigma.split(512), given.split(512), strict=True)
             ]
             row[head] = torch.cat(errors).mean().item()
