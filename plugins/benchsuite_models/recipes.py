@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchsuite import Dataset, Recipe, Track
-from benchsuite_models.training.config import Autoencoder, DiffusionRecipe, Noise, Optimisation, UNet
+from benchsuite_models.training.config import Autoencoder, Blend, DiffusionRecipe, Noise, Optimisation, UNet
 
 
 class _Diffusion(Recipe):
@@ -206,10 +206,11 @@ class DDPMShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, centre=-2.0),
-        _rooms(9000, restarts=(5000, 7000)),
+        _rooms(11000, restarts=(5000, 7000, 9000)),
         patch=4,
         prediction="sample",
         targets="posterior",
+        blend=Blend(9000, ("texture",), emphasis=30.0),
     )
 
 
@@ -223,10 +224,11 @@ class ScoreSDEShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, high=7.0, centre=-1.0, width=2.0),
-        _rooms(12500, restarts=(4500, 9000)),
+        _rooms(16500, restarts=(4500, 9000, 12500)),
         patch=4,
         prediction="denoised",
         targets="posterior",
+        blend=Blend(12500, ("texture",), emphasis=30.0),
     )
 
 

@@ -141,7 +141,7 @@ def train_diffusion(
     columns = [] if recipe.blend is None else [names.index(name) for name in recipe.blend.factors]
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        blend = (recipe.blend, columns) if recipe.blend is not None and step >= recipe.blend.start else None
+        blend = None if recipe.blend is None or not recipe.blend.covers(step) else (recipe.blend, columns)
         return paired_loss(denoiser, data, batch, recipe.noise, generator, run.device, blend)
 
     losses = fit(
@@ -249,7 +249,8 @@ def _with_steps(recipe: DiffusionRecipe, steps: int | None) -> DiffusionRecipe:
         sorted({r for r in (round(share * r) for r in recipe.optimisation.restarts) if 0 < r < steps})
     )
     if recipe.blend is not None:
-        recipe = replace(recipe, blend=replace(recipe.blend, start=round(share * recipe.blend.start)))
+        start, stop = (None if at is None else round(share * at) for at in (recipe.blend.start, recipe.blend.stop))
+        recipe = replace(recipe, blend=replace(recipe.blend, start=start, stop=stop))
     return replace(recipe, optimisation=replace(recipe.optimisation, steps=steps, restarts=restarts))
 
 
