@@ -232,9 +232,7 @@ def test_rooms_are_clear_and_as_asked(cls: type[DiffusionModel], shapes: Shapes)
         p = judged[factor.name]
         right = (p[:n].argmax(1) == told[:, i]).float().mean().item()
         assert right >= 0.9, factor.name
-        # grain is the last thing to be clear: in 0.89 to 0.95 of 256 samples, everything else in 0.99 to 1.00
-        least = 0.75 if factor.name == "texture" else 0.9
-        assert (p[n:].max(1).values >= 0.9).float().mean().item() >= least, factor.name
+        assert (p[n:].max(1).values >= 0.9).float().mean().item() >= 0.9, factor.name
 
 
 def test_the_network_of_few_digits_knows_them_by_heart_in_the_end() -> None:

@@ -162,18 +162,9 @@ def test_a_recipe_blends_from_its_step_on(tmp_path: Path) -> None:
     late = losses(tmp_path / "late", Blend(4, ("other1",)))
     assert plain[:4] == late[:4]
     assert plain[4] != late[4]
-    early = losses(tmp_path / "early", Blend(2, ("other1",), stop=4))
-    assert plain[:2] == early[:2]
-    assert all(a != b for a, b in zip(plain[2:], early[2:], strict=True))  # other weights by then
-    losses(tmp_path / "short", Blend(2, ("other1",), stop=4), steps=3)
+    losses(tmp_path / "short", Blend(4, ("other1",)), steps=3)
     written = json.loads((tmp_path / "short" / "recipe.json").read_text())["config"]
-    assert written["blend"]["start"] == 1
-    assert written["blend"]["stop"] == written["optimisation"]["restarts"][0] == 2
-
-
-def test_the_steps_of_a_stage() -> None:
-    assert [step for step in range(6) if replace(BLEND, start=2, stop=4).covers(step)] == [2, 3]
-    assert [step for step in range(6) if replace(BLEND, start=2).covers(step)] == [2, 3, 4, 5]
+    assert written["blend"]["start"] == written["optimisation"]["restarts"][0] == 2
 
 
 def test_blending_asks_for_stable_targets() -> None:

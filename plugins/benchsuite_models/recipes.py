@@ -245,7 +245,7 @@ class LatentDiffusionShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_IMAGE_NOISE, centre=-2.0),
-        _rooms(12500, restarts=(5000, 7000, 10000)),
+        _rooms(16500, restarts=(5000, 7000, 10000, 12500)),
         replace(
             _IMAGE_AUTOENCODER,
             latent_channels=8,
@@ -255,4 +255,5 @@ class LatentDiffusionShapes(_Diffusion):
         patch=2,
         prediction="v_prediction",
         targets="posterior",
+        blend=Blend(12500, ("texture",), emphasis=30.0),
     )

@@ -55,7 +55,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Blend:
-    """A stage in which every second item of a batch is on its way to a partner, which differs in one factor.
+    """A last stage in which every second item of a batch is on its way to a partner, which differs in one factor.
 
     Sampling passes through what no image of the data shows, such as half a grain, and a network that has learned
     to copy at high SNR leaves it there: exposure bias, against which arXiv:2301.11706 perturbs the input.
@@ -68,11 +68,6 @@ class Blend:
     low: float = -2.0  #: blended items are noised to log-SNRs uniform on [low, high]
     high: float = 4.0
     emphasis: float = 0.0  #: error along the way to the partner counts 1 + this times
-    stop: int | None = None  #: the first step after it; None is the end of training
-
-    def covers(self, step: int) -> bool:
-        """Whether `step` belongs to the stage."""
-        return self.start <= step and (self.stop is None or step < self.stop)
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def train_diffusion(
     columns = [] if recipe.blend is None else [names.index(name) for name in recipe.blend.factors]
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        blend = None if recipe.blend is None or not recipe.blend.covers(step) else (recipe.blend, columns)
+        blend = None if recipe.blend is None or step < recipe.blend.start else (recipe.blend, columns)
         return paired_loss(denoiser, data, batch, recipe.noise, generator, run.device, blend)
 
     losses = fit(
@@ -249,8 +249,7 @@ def _with_steps(recipe: DiffusionRecipe, steps: int | None) -> DiffusionRecipe:
         sorted({r for r in (round(share * r) for r in recipe.optimisation.restarts) if 0 < r < steps})
     )
     if recipe.blend is not None:
-        start, stop = (None if at is None else round(share * at) for at in (recipe.blend.start, recipe.blend.stop))
-        recipe = replace(recipe, blend=replace(recipe.blend, start=start, stop=stop))
+        recipe = replace(recipe, blend=replace(recipe.blend, start=round(share * recipe.blend.start)))
     return replace(recipe, optimisation=replace(recipe.optimisation, steps=steps, restarts=restarts))
 
 
