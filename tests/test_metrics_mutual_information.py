@@ -121,6 +121,8 @@ def test_what_the_posterior_leaves_open_quiets_the_spread_of_the_heads() -> None
     assert curves.keys() == {"", "rao-blackwell", "mse-difference", "plug-in"}
     assert curves[""].extra["form"] == "posterior"
     assert curves["rao-blackwell"].per_item.mean(axis=0).max() > np.log(2) + 0.05
+    integral = 0.5 * spread[:, :1] * (1 + GRID + 8)  # of a constant rate, and as much again below the grid
+    np.testing.assert_allclose(curves["rao-blackwell"].per_item, integral, atol=1e-9)
     np.testing.assert_allclose(curves[""].per_item[:, GRID >= 0], np.log(2), atol=1e-12)
     assert not curves[""].flags
 

@@ -94,12 +94,12 @@ class MutualInformation(Metric):
 
     def _factor(self, sweep: Record, filtered: Record, factor: str) -> list[Curve]:
         entropy = float(sweep.meta["entropy"][factor])
-        forms = _integrals(sweep, factor, entropy)
-        published = next(iter(forms))
+        forms = _integrals(sweep, factor)
         if f"filter/{factor}" in filtered.arrays:
-            published = "filter"
-            forms.pop("posterior", None)
-            forms |= _filter_forms(filtered, factor, entropy)
+            forms = _filter_forms(filtered, factor, entropy) | forms
+        elif sweep.meta["exact"]:
+            forms = _quietest(sweep, factor, entropy, forms) | forms
+        published = next(iter(forms))
         curves = []
         for form, (record, information) in forms.items():
             log_snr = record["log_snr"]
@@ -119,22 +119,28 @@ class MutualInformation(Metric):
         return sorted(curves, key=lambda curve: curve.variant)
 
 
-def _integrals(sweep: Record, factor: str, entropy: float) -> dict[str, tuple[Record, FloatArray]]:
-    """{form: (record, (M, T) nats)} of what the noise sweep tells, the best one first."""
+def _integrals(sweep: Record, factor: str) -> dict[str, tuple[Record, FloatArray]]:
+    """{form: (record, (M, T) nats)} of what is integrated over the noise sweep, the best one first."""
     difference = sweep["error/unconditional"] - sweep[f"error/{factor}"]
     rates = {"mse-difference": difference / 2, "plug-in": sweep[f"gap/{factor}"] / 2}
     if sweep.meta["exact"] and f"spread/{factor}" in sweep.arrays:
         rates = {"rao-blackwell": sweep[f"spread/{factor}"] / 2} | rates
-    forms = {
-        form: cumulative_information(rate.astype(np.float64), sweep["log_snr"]) for form, rate in rates.items()
+    return {
+        form: (sweep, cumulative_information(rate.astype(np.float64), sweep["log_snr"]))
+        for form, rate in rates.items()
     }
+
+
+def _quietest(
+    sweep: Record, factor: str, entropy: float, forms: Mapping[str, tuple[Record, FloatArray]]
+) -> dict[str, tuple[Record, FloatArray]]:
+    """{form: (record, (M, T) nats)}, the least noisy combination of two forms that have the same mean."""
     if "rao-blackwell" in forms:
         known = entropy - _entropy(sweep[f"posterior/{factor}"].astype(np.float64))
-        forms = {"posterior": _least_variance(forms["rao-blackwell"], known, sweep["items"])} | forms
-    elif sweep.meta["exact"]:
-        combined = _least_variance(forms["mse-difference"], forms["plug-in"], sweep["items"])
-        forms = {"control-variate": combined} | forms
-    return {form: (sweep, information) for form, information in forms.items()}
+        name, pair = "posterior", (forms["rao-blackwell"][1], known)
+    else:
+        name, pair = "control-variate", (forms["mse-difference"][1], forms["plug-in"][1])
+    return {name: (sweep, _least_variance(*pair, sweep["items"]))}
 
 
 def _filter_forms(record: Record, factor: str, entropy: float) -> dict[str, tuple[Record, FloatArray]]:
