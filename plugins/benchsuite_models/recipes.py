@@ -8,15 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchsuite import Dataset, Recipe, Track
-from benchsuite_models.training.config import (
-    Autoencoder,
-    Blend,
-    DiffusionRecipe,
-    Noise,
-    Optimisation,
-    Stage,
-    UNet,
-)
+from benchsuite_models.training.config import Autoencoder, Blend, DiffusionRecipe, Noise, Optimisation, UNet
 
 
 class _Diffusion(Recipe):
@@ -134,14 +126,6 @@ def _rooms(steps: int, restarts: tuple[int, ...] = ()) -> Optimisation:
     return replace(_garments(steps), batch=96, ema=0.999, restarts=restarts)
 
 
-def _room_stages(grain: int, shapes: int, high: float = 9.0) -> tuple[Stage, ...]:
-    """Grain that is there or not, from step `grain` on, and from `shapes` on shapes and sizes too."""
-    fine = Blend(("texture",), low=-2.0, high=4.0, emphasis=30.0)
-    coarse = Blend(("shape", "scale"), low=-4.0, high=1.0, emphasis=30.0)
-    noise = replace(_CLEAN_NOISE, high=high, centre=-2.5, width=1.5)
-    return (Stage(grain, blends=(fine,)), Stage(shapes, noise, (fine, coarse), contrast=30.0))
-
-
 class DDPMFashionMNIST(_Diffusion):
     """v-prediction on 32 x 32 garments."""
 
@@ -222,11 +206,11 @@ class DDPMShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, centre=-2.0),
-        _rooms(15500, restarts=(5000, 7000, 9000, 11000)),
+        _rooms(11000, restarts=(5000, 7000, 9000)),
         patch=4,
         prediction="sample",
         targets="posterior",
-        stages=_room_stages(9000, 11000),
+        blend=Blend(9000, ("texture",), emphasis=30.0),
     )
 
 
@@ -240,11 +224,11 @@ class ScoreSDEShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, high=7.0, centre=-1.0, width=2.0),
-        _rooms(21000, restarts=(4500, 9000, 12500, 16500)),
+        _rooms(16500, restarts=(4500, 9000, 12500)),
         patch=4,
         prediction="denoised",
         targets="posterior",
-        stages=_room_stages(12500, 16500, high=7.0),
+        blend=Blend(12500, ("texture",), emphasis=30.0),
     )
 
 
@@ -261,7 +245,7 @@ class LatentDiffusionShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_IMAGE_NOISE, centre=-2.0),
-        _rooms(21000, restarts=(5000, 7000, 10000, 12500, 16500)),
+        _rooms(16500, restarts=(5000, 7000, 10000, 12500)),
         replace(
             _IMAGE_AUTOENCODER,
             latent_channels=8,
@@ -271,5 +255,5 @@ class LatentDiffusionShapes(_Diffusion):
         patch=2,
         prediction="v_prediction",
         targets="posterior",
-        stages=_room_stages(12500, 16500),
+        blend=Blend(12500, ("texture",), emphasis=30.0),
     )

@@ -55,7 +55,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Blend:
-    """Every second item of a batch is on its way to a partner, which differs in one factor.
+    """A last stage in which every second item of a batch is on its way to a partner, which differs in one factor.
 
     Sampling passes through what no image of the data shows, such as half a grain, and a network that has learned
     to copy at high SNR leaves it there: exposure bias, against which arXiv:2301.11706 perturbs the input.
@@ -63,27 +63,11 @@ class Blend:
     known, not sampled, so that weighing some directions of the error more does not move the minimum.
     """
 
-    factors: tuple[str, ...]  #: partners differ in one of these, drawn anew each step
-    low: float  #: blended items are noised to log-SNRs uniform on [low, high]
-    high: float
-    emphasis: float = 0.0  #: error along the way to the partner counts 1 + this times, also of items that stay
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What is learned differently from a step on, until the next stage.
-
-    With `contrast`, what two heads differ by is learned for its own sake. Their difference is what measures
-    information, and a small part of the squared error: rooms of which nothing is known but the shape differ by a
-    shadow of it, averaged over all hues. Two draws from the exact posterior at the noised item are told apart:
-    either's value of a factor in which they differ is told to a head of its own, and the error of the difference
-    between both heads counts `contrast` times besides each one's.
-    """
-
     start: int  #: its first step
-    noise: Noise | None = None  #: levels of its own
-    blends: tuple[Blend, ...] = ()  #: one of them at each step, each as often
-    contrast: float | None = None
+    factors: tuple[str, ...]  #: partners differ in one of these, drawn anew each step
+    low: float = -2.0  #: blended items are noised to log-SNRs uniform on [low, high]
+    high: float = 4.0
+    emphasis: float = 0.0  #: error along the way to the partner counts 1 + this times
 
 
 @dataclass(frozen=True)
@@ -120,18 +104,8 @@ class DiffusionRecipe:
     #: (stable targets, arXiv:2302.00670, with the whole training set as reference batch). Both losses have the
     #: same minimum; the second does not sample it.
     targets: Literal["item", "posterior"] = "item"
-    stages: tuple[Stage, ...] = ()  #: in their order
+    blend: Blend | None = None
 
     def __post_init__(self) -> None:
-        starts = [stage.start for stage in self.stages]
-        if starts != sorted(starts):
-            raise ValueError(f"stages start at {starts}: put them in order")
-        if self.targets != "posterior" and any(s.blends or s.contrast is not None for s in self.stages):
-            raise ValueError(
-                "what blends or contrasts has no targets but the posterior's: set targets to 'posterior'"
-            )
-
-    def stage(self, step: int) -> Stage:
-        """What is learned at `step`."""
-        reached = [stage for stage in self.stages if stage.start <= step]
-        return reached[-1] if reached else Stage(0)
+        if self.blend is not None and self.targets != "posterior":
+            raise ValueError("blended items have no targets but the posterior's: set targets to 'posterior'")

@@ -138,10 +138,11 @@ def train_diffusion(
         write(model, out / STEPS / str(step))
 
     names = [factor.name for factor in dataset.factors]
+    columns = [] if recipe.blend is None else [names.index(name) for name in recipe.blend.factors]
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        stage = recipe.stage(step)
-        return paired_loss(denoiser, data, batch, recipe.noise, generator, run.device, stage, names)
+        blend = None if recipe.blend is None or step < recipe.blend.start else (recipe.blend, columns)
+        return paired_loss(denoiser, data, batch, recipe.noise, generator, run.device, blend)
 
     losses = fit(
         network,
@@ -247,10 +248,9 @@ def _with_steps(recipe: DiffusionRecipe, steps: int | None) -> DiffusionRecipe:
     restarts = tuple(
         sorted({r for r in (round(share * r) for r in recipe.optimisation.restarts) if 0 < r < steps})
     )
-    stages = tuple(replace(stage, start=round(share * stage.start)) for stage in recipe.stages)
-    return replace(
-        recipe, optimisation=replace(recipe.optimisation, steps=steps, restarts=restarts), stages=stages
-    )
+    if recipe.blend is not None:
+        recipe = replace(recipe, blend=replace(recipe.blend, start=round(share * recipe.blend.start)))
+    return replace(recipe, optimisation=replace(recipe.optimisation, steps=steps, restarts=restarts))
 
 
 def _finished(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
