@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from benchsuite_models.finite_population import FinitePopulation
-from benchsuite_models.training.config import Blend, DiffusionRecipe, Noise, Optimisation, UNet
+from benchsuite_models.training.config import Blend, DiffusionRecipe, Noise, Optimisation, Stage, UNet
 from benchsuite_models.training.diffusion import TrainingSet, paired_loss
 from benchsuite_models.training.loop import generator_of
 from benchsuite_models.training.run import train_diffusion
@@ -20,7 +20,8 @@ from benchsuite import Split
 
 CPU = torch.device("cpu")
 LABELS = torch.cartesian_prod(torch.arange(2), torch.arange(3))[torch.tensor([4, 0, 3, 5, 1, 2])]
-BLEND = Blend(start=0, factors=("form",), low=20.0, high=20.0)
+NAMES = ("hue", "form")
+BLEND = Blend(("form",), low=20.0, high=20.0)
 NOISE = Noise(-4.0, 4.0)
 
 
@@ -59,17 +60,21 @@ class Remembering:
         return x
 
 
-def seen(blend: tuple[Blend, list[int]] | None) -> tuple[torch.Tensor, torch.Tensor]:
+def blending(*blends: Blend | None) -> Stage:
+    return Stage(0, blends=blends)
+
+
+def seen(*blends: Blend | None) -> tuple[torch.Tensor, torch.Tensor]:
     """x (10, 4) and sigma (10,) of the first head; all three see the same."""
     denoiser: Any = Remembering()
-    paired_loss(denoiser, rooms(), 30, NOISE, generator_of(0, 0), CPU, blend)
+    paired_loss(denoiser, rooms(), 30, NOISE, generator_of(0, 0), CPU, blending(*blends), NAMES)
     heads = denoiser.x.flatten(1).split(10)
     assert all(torch.equal(heads[0], head) for head in heads)
     return heads[0], denoiser.sigma[:10]
 
 
 def test_every_second_input_lies_between_an_item_and_a_partner() -> None:
-    plain, blended = seen(None), seen((BLEND, [1]))
+    plain, blended = seen(), seen(BLEND)
     for before, after in zip(plain, blended, strict=True):
         assert torch.equal(before[1::2], after[1::2])
     x, sigma = (part[::2] for part in blended)
@@ -99,11 +104,11 @@ def test_targets_between_items_are_the_exact_denoiser() -> None:
             rows.append(torch.softmax(-(point - may_be).square().sum(1) / (2 * s**2), 0) @ may_be)
         return torch.stack(rows).float().view_as(x)
 
-    blend = replace(BLEND, low=-1.0, high=3.0, emphasis=50.0), [0, 1]
+    blend = blending(replace(BLEND, factors=NAMES, low=-1.0, high=3.0, emphasis=50.0))
     denoiser: Any = exact
-    assert paired_loss(denoiser, data, 60, NOISE, generator_of(0, 1), CPU, blend).item() < 1e-8
+    assert paired_loss(denoiser, data, 60, NOISE, generator_of(0, 1), CPU, blend, NAMES).item() < 1e-8
     denoiser = Remembering()
-    assert paired_loss(denoiser, data, 60, NOISE, generator_of(0, 1), CPU, blend).item() > 0.1
+    assert paired_loss(denoiser, data, 60, NOISE, generator_of(0, 1), CPU, blend, NAMES).item() > 0.1
 
 
 def test_errors_along_the_way_count_more() -> None:
@@ -114,7 +119,7 @@ def test_errors_along_the_way_count_more() -> None:
     across = torch.tensor([4.0, -3.0, 0.0, 1.0])
     found = {}
     for emphasis in (0.0, 7.0):
-        blend = replace(BLEND, low=-3.0, high=3.0, emphasis=emphasis), [1]
+        blend = blending(replace(BLEND, low=-3.0, high=3.0, emphasis=emphasis))
         for name, error in (("along", way), ("across", across)):
 
             def off(x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, by: Any = error) -> torch.Tensor:
@@ -126,7 +131,8 @@ def test_errors_along_the_way_count_more() -> None:
                 return (mean + by).view_as(x)
 
             denoiser: Any = off
-            found[name, emphasis] = paired_loss(denoiser, data, 60, NOISE, generator_of(0, 2), CPU, blend).item()
+            loss = paired_loss(denoiser, data, 60, NOISE, generator_of(0, 2), CPU, blend, NAMES)
+            found[name, emphasis] = loss.item()
     assert found["along", 7.0] == pytest.approx(8 * found["along", 0.0], rel=1e-3)
     assert found["across", 7.0] == pytest.approx(found["across", 0.0], rel=1e-3)
 
@@ -140,7 +146,7 @@ class Grid(Images):
         return Split(images, labels, tuple(f"{name}/{i}" for i in range(9)))
 
 
-def losses(out: Path, blend: Blend | None, steps: int | None = None) -> list[str]:
+def losses(out: Path, *stages: Stage, steps: int | None = None) -> list[str]:
     recipe = DiffusionRecipe(
         "ddpm",
         "images",
@@ -148,7 +154,7 @@ def losses(out: Path, blend: Blend | None, steps: int | None = None) -> list[str
         NOISE,
         Optimisation(steps=6, batch=9, learning_rate=1e-3, warm_up=2, restarts=(4,)),
         targets="posterior",
-        blend=blend,
+        stages=stages,
     )
     train_diffusion(
         "blend", recipe, out, device="cpu", seed=0, steps=steps,
@@ -158,15 +164,31 @@ def losses(out: Path, blend: Blend | None, steps: int | None = None) -> list[str
 
 
 def test_a_recipe_blends_from_its_step_on(tmp_path: Path) -> None:
-    plain = losses(tmp_path / "plain", None)
-    late = losses(tmp_path / "late", Blend(4, ("other1",)))
+    plain = losses(tmp_path / "plain")
+    stage = Stage(4, blends=(Blend(("other1",), -2.0, 4.0),))
+    late = losses(tmp_path / "late", stage)
     assert plain[:4] == late[:4]
     assert plain[4] != late[4]
-    losses(tmp_path / "short", Blend(4, ("other1",)), steps=3)
+    losses(tmp_path / "short", stage, steps=3)
     written = json.loads((tmp_path / "short" / "recipe.json").read_text())["config"]
-    assert written["blend"]["start"] == written["optimisation"]["restarts"][0] == 2
+    assert written["stages"][0]["start"] == written["optimisation"]["restarts"][0] == 2
 
 
-def test_blending_asks_for_stable_targets() -> None:
-    with pytest.raises(ValueError, match="set targets to 'posterior'"):
-        DiffusionRecipe("ddpm", "images", UNet(widths=(8, 16)), NOISE, Optimisation(1, 1, 0.1), blend=BLEND)
+def test_every_blend_of_a_stage_gets_its_turn() -> None:
+    other = replace(BLEND, factors=("hue",), low=10.0, high=10.0)
+    denoiser: Any = Remembering()
+    levels = []
+    for step in range(40):
+        paired_loss(denoiser, rooms(), 30, NOISE, generator_of(0, step), CPU, blending(BLEND, other), NAMES)
+        levels.append(round(-2 * denoiser.sigma[0].log().item()))
+    assert set(levels) == {10, 20}
+    assert 10 <= levels.count(10) <= 30
+
+
+def test_a_stage_may_blend_at_some_of_its_steps() -> None:
+    denoiser: Any = Remembering()
+    blended = 0
+    for step in range(40):
+        paired_loss(denoiser, rooms(), 30, NOISE, generator_of(0, step), CPU, blending(BLEND, None), NAMES)
+        blended += round(-2 * denoiser.sigma[0].log().item()) == 20
+    assert 10 <= blended <= 30

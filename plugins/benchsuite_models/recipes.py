@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchsuite import Dataset, Recipe, Track
-from benchsuite_models.training.config import Autoencoder, Blend, DiffusionRecipe, Noise, Optimisation, UNet
+from benchsuite_models.training.config import (
+    Autoencoder,
+    Blend,
+    DiffusionRecipe,
+    Noise,
+    Optimisation,
+    Stage,
+    UNet,
+)
 
 
 class _Diffusion(Recipe):
@@ -126,6 +134,15 @@ def _rooms(steps: int, restarts: tuple[int, ...] = ()) -> Optimisation:
     return replace(_garments(steps), batch=96, ema=0.999, restarts=restarts)
 
 
+#: rooms on their way to having grain or not
+_GRAIN = Blend(("texture",), low=-2.0, high=4.0, emphasis=30.0)
+
+
+def _told_apart(start: int, noise: Noise) -> Stage:
+    """From step `start` on, also what tells heads apart, which is known early."""
+    return Stage(start, replace(noise, centre=-2.5, width=1.5), (_GRAIN, None), contrast=10.0)
+
+
 class DDPMFashionMNIST(_Diffusion):
     """v-prediction on 32 x 32 garments."""
 
@@ -206,11 +223,11 @@ class DDPMShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, centre=-2.0),
-        _rooms(11000, restarts=(5000, 7000, 9000)),
+        replace(_rooms(14500, restarts=(5000, 7000, 9000, 11000)), muon=11000),
         patch=4,
         prediction="sample",
         targets="posterior",
-        blend=Blend(9000, ("texture",), emphasis=30.0),
+        stages=(Stage(9000, blends=(_GRAIN,)), _told_apart(11000, _CLEAN_NOISE)),
     )
 
 
@@ -224,11 +241,11 @@ class ScoreSDEShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, high=7.0, centre=-1.0, width=2.0),
-        _rooms(16500, restarts=(4500, 9000, 12500)),
+        replace(_rooms(20000, restarts=(4500, 9000, 12500, 16500)), muon=16500),
         patch=4,
         prediction="denoised",
         targets="posterior",
-        blend=Blend(12500, ("texture",), emphasis=30.0),
+        stages=(Stage(12500, blends=(_GRAIN,)), _told_apart(16500, replace(_CLEAN_NOISE, high=7.0))),
     )
 
 
@@ -255,5 +272,5 @@ class LatentDiffusionShapes(_Diffusion):
         patch=2,
         prediction="v_prediction",
         targets="posterior",
-        blend=Blend(12500, ("texture",), emphasis=30.0),
+        stages=(Stage(12500, blends=(_GRAIN,)),),
     )

@@ -8,7 +8,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Optimisation:
-    """One run of AdamW with warm-up, cosine decay to zero, clipping and an exponential moving average."""
+    """One run of AdamW with warm-up, cosine decay to zero, clipping and an exponential moving average.
+
+    From the restart at step `muon` on, matrices are left to Muon (`benchsuite_models.training.optimiser`).
+    """
 
     steps: int
     batch: int
@@ -21,6 +24,11 @@ class Optimisation:
     snapshots: tuple[int, ...] = ()  #: steps after which the model is kept as it is then
     #: steps at which optimiser and cosine begin anew (arXiv:1608.03983), from the moving average
     restarts: tuple[int, ...] = ()
+    muon: int | None = None  #: 0 or one of `restarts`
+
+    def __post_init__(self) -> None:
+        if self.muon not in (None, 0, *self.restarts):
+            raise ValueError(f"muon={self.muon} is neither 0 nor one of the restarts {self.restarts}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Blend:
-    """A last stage in which every second item of a batch is on its way to a partner, which differs in one factor.
+    """Every second item of a batch is on its way to a partner, which differs in one factor.
 
     Sampling passes through what no image of the data shows, such as half a grain, and a network that has learned
     to copy at high SNR leaves it there: exposure bias, against which arXiv:2301.11706 perturbs the input.
@@ -63,11 +71,27 @@ class Blend:
     known, not sampled, so that weighing some directions of the error more does not move the minimum.
     """
 
-    start: int  #: its first step
     factors: tuple[str, ...]  #: partners differ in one of these, drawn anew each step
-    low: float = -2.0  #: blended items are noised to log-SNRs uniform on [low, high]
-    high: float = 4.0
-    emphasis: float = 0.0  #: error along the way to the partner counts 1 + this times
+    low: float  #: blended items are noised to log-SNRs uniform on [low, high]
+    high: float
+    emphasis: float = 0.0  #: error along the way to the partner counts 1 + this times, also of items that stay
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is learned differently from a step on, until the next stage.
+
+    With `contrast`, what two heads differ by is learned for its own sake. Their difference is what measures
+    information, and a small part of the squared error: rooms of which nothing is known but the shape differ by a
+    shadow of it, averaged over all hues. Two draws from the exact posterior at the noised item are told apart:
+    either's value of a factor in which they differ is told to a head of its own, and the error of the difference
+    between both heads counts `contrast` times besides each one's.
+    """
+
+    start: int  #: its first step
+    noise: Noise | None = None  #: levels of its own
+    blends: tuple[Blend | None, ...] = ()  #: one of them at each step, each as often; None blends nothing
+    contrast: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +128,18 @@ class DiffusionRecipe:
     #: (stable targets, arXiv:2302.00670, with the whole training set as reference batch). Both losses have the
     #: same minimum; the second does not sample it.
     targets: Literal["item", "posterior"] = "item"
-    blend: Blend | None = None
+    stages: tuple[Stage, ...] = ()  #: in their order
 
     def __post_init__(self) -> None:
-        if self.blend is not None and self.targets != "posterior":
-            raise ValueError("blended items have no targets but the posterior's: set targets to 'posterior'")
+        starts = [stage.start for stage in self.stages]
+        if starts != sorted(starts):
+            raise ValueError(f"stages start at {starts}: put them in order")
+        if self.targets != "posterior" and any(s.blends or s.contrast is not None for s in self.stages):
+            raise ValueError(
+                "what blends or contrasts has no targets but the posterior's: set targets to 'posterior'"
+            )
+
+    def stage(self, step: int) -> Stage:
+        """What is learned at `step`."""
+        reached = [stage for stage in self.stages if stage.start <= step]
+        return reached[-1] if reached else Stage(0)

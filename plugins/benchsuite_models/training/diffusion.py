@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,7 +14,7 @@ from benchsuite_models import factor_embedding
 from benchsuite_models.conditioning import Conditioning
 from benchsuite_models.finite_population import FinitePopulation
 from benchsuite_models.process import DataRange, Process, VarianceExploding, VariancePreserving
-from benchsuite_models.training.config import Blend, Noise, UNet
+from benchsuite_models.training.config import Noise, Stage, UNet
 
 #: Standard deviation of the random frequencies (per unit of ln sigma, times 2 pi) in a score network's time
 #: embedding. diffusers draws them with 16, which makes the network a rough function of sigma; they are weights
@@ -23,6 +23,14 @@ FOURIER_SCALE = 0.25
 
 #: Held-out items that a finished model is measured on: 18 levels x 4 draws x 2 heads make 74 000 passes of them.
 HELD_OUT = 512
+
+#: Factors that do not tell two draws apart are chosen this much less often than those that do.
+UNTOLD = 0.1
+
+#: Nothing but noised items.
+PLAIN = Stage(0)
+
+_Choice = TypeVar("_Choice")
 
 
 @dataclass
@@ -161,6 +169,29 @@ class TrainingSet:
         place[order] = torch.arange(len(order)) % size
         return order.view(-1, size), place, group
 
+    def drawn_apart(self, x: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Labels (2, B, F) of two items drawn from the posterior at x (B, C, H, W), all but one factor null.
+
+        The factor is one that tells the two draws apart, or less often (`UNTOLD`) another: that a value is
+        certain, or seen in no item, has to be learned too.
+        """
+        assert self.population is not None
+        drawn = torch.empty(len(x), 2, dtype=torch.int64)
+        coordinates = self.population.coordinates(x.flatten(1))
+        for rows, live, weights in self.population.weights(coordinates, sigma):
+            drawn[rows.cpu()] = live.cpu()[torch.multinomial(weights.cpu(), 2, True, generator=generator)]
+        copies = self.population.copies.cpu()
+        order, count = copies.argsort(stable=True), copies.bincount()
+        first = count.cumsum(0) - count  # where the copies of each point begin in that order
+        copy = (torch.rand(drawn.shape, generator=generator) * count[drawn]).long()
+        told = self.labels[order[first[drawn] + copy]].transpose(0, 1)
+        # copies of a point differ in what is not seen, which their smallest label does not tell
+        seen = self.labels.new_empty(len(count), self.labels.shape[1])
+        seen.scatter_reduce_(0, copies[:, None].expand_as(self.labels), self.labels, "amin", include_self=False)
+        a, b = seen[drawn].unbind(1)
+        factor = torch.multinomial(torch.where(a != b, 1.0, UNTOLD), 1, generator=generator)
+        return torch.where(factor == torch.arange(told.shape[2]), told, -1)
+
     def targets(
         self, chosen: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, given: torch.Tensor
     ) -> torch.Tensor:
@@ -189,40 +220,52 @@ def paired_loss(
     noise: Noise,
     generator: torch.Generator,
     device: torch.device,
-    blend: tuple[Blend, Sequence[int]] | None = None,
+    stage: Stage = PLAIN,
+    names: Sequence[str] = (),
 ) -> torch.Tensor:
     """Denoising loss on `batch` rows: every noised item is seen with its labels and without.
 
     With several factors there are three heads instead of two: all labels, one of them, none. They meet the same
     (item, noise, level): heads that share their noise in training share their errors, and it is their difference
-    that measures information. A stage of blends comes with the columns of its factors.
+    that measures information. In a stage with contrast the head that is told one label gives way to two that are
+    told different ones. One that blends needs the names of the factors, in the order of the labels.
     """
-    heads = 2 if data.labels.shape[1] == 1 else 3
+    heads = 4 if stage.contrast is not None else 2 if data.labels.shape[1] == 1 else 3
+    noise = stage.noise or noise
     n = batch // heads
     chosen = torch.randint(len(data.items), (n,), generator=generator)
     items, log_snr, way = data.items[chosen], draw_log_snr(n, noise, generator), None
     eps = torch.randn((n, *data.items.shape[1:]), generator=generator).to(device)
+    blend = _one_of(stage.blends, generator) if stage.blends else None  # None may be one of them
     if blend is not None:
-        stage, columns = blend
-        column = columns[int(torch.randint(len(columns), (), generator=generator))]
+        column = names.index(_one_of(blend.factors, generator))
         way = data.items[data.partners(chosen, column, generator)] - items
         part, level = torch.rand(2, len(items[::2]), generator=generator)
         items[::2] += part.view(-1, 1, 1, 1) * way[::2]
-        log_snr[::2] = stage.low + (stage.high - stage.low) * level
+        log_snr[::2] = blend.low + (blend.high - blend.low) * level
     sigma = sigma_from_log_snr(log_snr).to(device)
     told = data.labels[chosen]
-    some = [drop_labels(told, generator)] if heads == 3 else []
-    given = torch.stack([told, torch.full_like(told, -1), *some])
     x = items.to(device) + sigma.view(-1, 1, 1, 1) * eps
+    some = [drop_labels(told, generator)] if heads == 3 else []
+    if stage.contrast is not None:
+        some = list(data.drawn_apart(x, sigma, generator))
+    given = torch.stack([told, torch.full_like(told, -1), *some])
     target = data.targets(chosen, x, sigma, given)
     x, sigma = x.repeat(heads, 1, 1, 1), sigma.repeat(heads)
     error = noise_error(denoiser, x, target, sigma, given.flatten(0, 1).to(device))
     squared = error.square().mean(dim=1)
     if blend is not None and way is not None:
         along = torch.nn.functional.normalize(way.flatten(1)).to(device).repeat(heads, 1)
-        squared = squared + blend[0].emphasis * (error * along).sum(dim=1).square() / error.shape[1]
+        squared = squared + blend.emphasis * (error * along).sum(dim=1).square() / error.shape[1]
+    if stage.contrast is not None:
+        _, _, one, other = error.chunk(heads)
+        squared = squared + stage.contrast / heads * (one - other).square().mean(dim=1).repeat(heads)
     loss: torch.Tensor = (squared * level_weight(sigma, noise)).mean()
     return loss
+
+
+def _one_of(choices: Sequence[_Choice], generator: torch.Generator) -> _Choice:
+    return choices[int(torch.randint(len(choices), (), generator=generator))]
 
 
 @torch.no_grad()

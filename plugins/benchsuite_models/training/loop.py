@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from benchsuite import BenchsuiteError, Track, UsageError
 from benchsuite_models.training.config import Optimisation
+from benchsuite_models.training.optimiser import Optimiser
 
 #: (step, generator) => scalar loss. The generator is on the CPU and depends on seed and step only.
 LossFunction = Callable[[int, torch.Generator], torch.Tensor]
@@ -54,26 +55,23 @@ def fit(
         UsageError: `checkpoint` belongs to another run.
     """
     identity = json.loads(json.dumps({**identity, "seed": seed, "optimisation": asdict(config)}))
-    optimiser = _optimiser(network, config)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    losses = _resume(checkpoint, identity, network, average, optimiser)
+    losses = _resume(checkpoint, identity, network, average)
     first = len(losses)
+    optimiser = Optimiser(network, config, max(0, first - 1))
+    if first:
+        optimiser.load_state_dict(torch.load(checkpoint / "optimiser.pt", weights_only=True))
     network.train()
     for step in track(range(first, config.steps), description, config.steps - first):
         if step in config.restarts:
             network.load_state_dict(average)
-            optimiser = _optimiser(network, config)
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, config)
+            optimiser = Optimiser(network, config, step)
         loss = loss_function(step, generator_of(seed, step))
         if not torch.isfinite(loss):
             raise BenchsuiteError(
                 f"{description}: the loss is {loss.item()} at step {step}; lower the learning rate"
             )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        optimiser.step()
+        optimiser.step(loss, config.learning_rate * _schedule(step, config), config.clip)
         decay = min(config.ema, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
             average[name].lerp_(value, 1 - decay)
@@ -91,12 +89,6 @@ def generator_of(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
-def _optimiser(network: torch.nn.Module, config: Optimisation) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
-    )
-
-
 def _schedule(step: int, config: Optimisation) -> float:
     """Learning-rate factor: linear warm-up times cosine decay, from each restart to the next."""
     warm = min(1.0, (step + 1) / config.warm_up)
@@ -110,7 +102,7 @@ def _save(
     identity: dict[str, Any],
     network: torch.nn.Module,
     average: dict[str, torch.Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimiser,
     losses: list[float],
 ) -> None:
     """Write beside `checkpoint` and rename, so that a kill leaves the old or the new one, never half of one."""
@@ -130,7 +122,6 @@ def _resume(
     identity: dict[str, Any],
     network: torch.nn.Module,
     average: dict[str, torch.Tensor],
-    optimiser: torch.optim.Optimizer,
 ) -> list[float]:
     fresh = checkpoint.with_name(checkpoint.name + ".new")
     if not checkpoint.exists() and (fresh / "state.json").exists():
@@ -147,5 +138,4 @@ def _resume(
     network.load_state_dict(load_file(checkpoint / "network.safetensors"))
     for name, value in load_file(checkpoint / "average.safetensors").items():
         average[name].copy_(value)
-    optimiser.load_state_dict(torch.load(checkpoint / "optimiser.pt", weights_only=True))
     return list(state["losses"])

@@ -138,11 +138,10 @@ def train_diffusion(
         write(model, out / STEPS / str(step))
 
     names = [factor.name for factor in dataset.factors]
-    columns = [] if recipe.blend is None else [names.index(name) for name in recipe.blend.factors]
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        blend = None if recipe.blend is None or step < recipe.blend.start else (recipe.blend, columns)
-        return paired_loss(denoiser, data, batch, recipe.noise, generator, run.device, blend)
+        stage = recipe.stage(step)
+        return paired_loss(denoiser, data, batch, recipe.noise, generator, run.device, stage, names)
 
     losses = fit(
         network,
@@ -248,9 +247,15 @@ def _with_steps(recipe: DiffusionRecipe, steps: int | None) -> DiffusionRecipe:
     restarts = tuple(
         sorted({r for r in (round(share * r) for r in recipe.optimisation.restarts) if 0 < r < steps})
     )
-    if recipe.blend is not None:
-        recipe = replace(recipe, blend=replace(recipe.blend, start=round(share * recipe.blend.start)))
-    return replace(recipe, optimisation=replace(recipe.optimisation, steps=steps, restarts=restarts))
+    muon = None if recipe.optimisation.muon is None else round(share * recipe.optimisation.muon)
+    if muon not in (0, *restarts):
+        muon = None  # its restart fell away
+    stages = tuple(replace(stage, start=round(share * stage.start)) for stage in recipe.stages)
+    return replace(
+        recipe,
+        optimisation=replace(recipe.optimisation, steps=steps, restarts=restarts, muon=muon),
+        stages=stages,
+    )
 
 
 def _finished(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,0 +1,155 @@
+"""The last stage of a recipe that weighs differences between heads: who is told what, and what counts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchsuite_models.finite_population import FinitePopulation
+from benchsuite_models.training.config import Blend, DiffusionRecipe, Noise, Optimisation, Stage, UNet
+from benchsuite_models.training.diffusion import UNTOLD, TrainingSet, paired_loss
+from benchsuite_models.training.loop import generator_of
+from benchsuite_models.training.run import train_diffusion
+from diffusers_factory import Images
+
+CPU = torch.device("cpu")
+NOISE = Noise(-4.0, 4.0)
+#: two factors that are seen and one that is not: every point occurs once with either of its values
+SEEN = torch.cartesian_prod(torch.arange(2), torch.arange(3))
+POINTS = torch.randn((6, 4), generator=torch.Generator().manual_seed(3))
+SHUFFLED = torch.tensor([7, 2, 9, 0, 11, 4, 1, 10, 3, 8, 5, 6])
+
+
+def rooms() -> TrainingSet:
+    labels = torch.cat([SEEN.repeat(2, 1), torch.arange(2).repeat_interleave(6)[:, None]], dim=1)[SHUFFLED]
+    items = POINTS.repeat(2, 1)[SHUFFLED].view(12, 1, 2, 2)
+    return TrainingSet(items, labels, FinitePopulation(items.flatten(1)))
+
+
+def exact(data: TrainingSet) -> Any:
+    def denoise(x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        rows = []
+        for point, s, told in zip(x.flatten(1).double(), sigma.double(), labels, strict=True):
+            may_be = data.items[((told == data.labels) | (told < 0)).all(1)].flatten(1).double()
+            rows.append(torch.softmax(-(point - may_be).square().sum(1) / (2 * s**2), 0) @ may_be)
+        return torch.stack(rows).float().view_as(x)
+
+    return denoise
+
+
+def test_two_draws_from_the_posterior_are_told_apart() -> None:
+    """Against the probability of every (factor, one value, other value), by enumeration of both draws."""
+    data, x, sigma, rows = rooms(), torch.tensor([0.3, -0.2, 0.5, 0.1]), 1.2, 20_000
+    told = data.drawn_apart(x.expand(rows, 4).view(-1, 1, 2, 2), torch.full((rows,), sigma), generator_of(0, 0))
+    assert told.shape == (2, rows, 3)
+    assert ((told >= 0).sum(2) == 1).all()
+    factor = (told[0] >= 0).int().argmax(1)
+    assert torch.equal(factor, (told[1] >= 0).int().argmax(1))
+    values = told.gather(2, factor.expand(2, rows)[:, :, None])[:, :, 0]
+    found = Counter(zip(factor.tolist(), values[0].tolist(), values[1].tolist(), strict=True))
+
+    p = torch.softmax(-(x - POINTS).square().sum(1) / (2 * sigma**2), 0)
+    expected: Counter[tuple[int, int, int]] = Counter()
+    for i, j in itertools.product(range(6), repeat=2):
+        a, b = SEEN[i], SEEN[j]
+        chance = torch.tensor([*torch.where(a != b, 1.0, UNTOLD).tolist(), UNTOLD])
+        chance = chance / chance.sum() * p[i] * p[j]
+        for k in range(2):
+            expected[k, int(a[k]), int(b[k])] += chance[k].item()
+        for unseen in itertools.product(range(2), repeat=2):
+            expected[2, unseen[0], unseen[1]] += chance[2].item() / 4
+    assert sum(expected.values()) == pytest.approx(1)
+    assert found.keys() <= expected.keys()
+    for key, chance in expected.items():
+        error = (chance * (1 - chance) / rows) ** 0.5
+        assert found[key] / rows == pytest.approx(chance, abs=4.5 * error), key
+
+
+def test_a_certain_value_is_told_to_both() -> None:
+    data = rooms()
+    x, sigma = POINTS[2].expand(50, 4).view(-1, 1, 2, 2), torch.full((50,), 1e-2)
+    one, other = data.drawn_apart(x, sigma, generator_of(0, 0))
+    assert torch.equal(one[:, :2], other[:, :2])
+    told = one[:, :2]
+    assert torch.equal(told, torch.where(told >= 0, SEEN[2], -1))
+
+
+def test_the_exact_denoiser_has_no_loss() -> None:
+    data = rooms()
+    assert paired_loss(exact(data), data, 80, NOISE, generator_of(0, 1), CPU, Stage(0, contrast=9.0)).item() < 1e-8
+
+
+def test_only_errors_of_the_difference_count_more() -> None:
+    """An error common to all heads weighs what it did, one that tells the heads apart the more."""
+    data = rooms()
+    truth, found = exact(data), {}
+    for weight in (0.0, 5.0):
+        for name, turn in (("common", 0.0), ("apart", 1.0)):
+
+            def off(
+                x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, turn: float = turn
+            ) -> torch.Tensor:
+                """Off by one noise everywhere; where apart, to the other side in the last head."""
+                head = torch.arange(4).repeat_interleave(len(x) // 4)
+                sign = torch.where(head == 3, 1 - 2 * turn, 1.0)
+                return truth(x, sigma, labels) + (sign * sigma).view(-1, 1, 1, 1)
+
+            denoiser: Any = off
+            found[name, weight] = paired_loss(
+                denoiser, data, 80, NOISE, generator_of(0, 2), CPU, Stage(0, contrast=weight)
+            ).item()
+    assert found["common", 0.0] == pytest.approx(1, rel=1e-4)
+    assert found["common", 5.0] == pytest.approx(1, rel=1e-4)
+    assert found["apart", 0.0] == pytest.approx(1, rel=1e-4)
+    assert found["apart", 5.0] == pytest.approx(1 + 5 / 4 * 2**2, rel=1e-4)  # 5 times (1 - -1)², over four heads
+
+
+def losses(out: Path, *stages: Stage, steps: int | None = None) -> list[str]:
+    recipe = DiffusionRecipe(
+        "ddpm",
+        "images",
+        UNet(widths=(8, 16), groups=4, head=8),
+        NOISE,
+        Optimisation(steps=6, batch=12, learning_rate=1e-3, warm_up=2, restarts=(4,)),
+        targets="posterior",
+        stages=stages,
+    )
+    train_diffusion(
+        "contrast", recipe, out, device="cpu", seed=0, steps=steps,
+        datasets=lambda spec: Images(factors=2), track=lambda items, description, total: items,
+    )  # fmt: skip
+    return (out / "loss.csv").read_text().splitlines()[1:]
+
+
+def test_a_recipe_contrasts_from_its_step_on_at_levels_of_its_own(tmp_path: Path) -> None:
+    plain = losses(tmp_path / "plain")
+    late = losses(tmp_path / "late", Stage(4, contrast=3.0))
+    assert plain[:4] == late[:4]
+    assert plain[4] != late[4]
+    elsewhere = losses(tmp_path / "elsewhere", Stage(4, Noise(2.0, 3.0), contrast=3.0))
+    assert late[:4] == elsewhere[:4]
+    assert late[4] != elsewhere[4]
+    losses(tmp_path / "short", Stage(4, contrast=3.0), steps=3)
+    written = json.loads((tmp_path / "short" / "recipe.json").read_text())["config"]
+    assert written["stages"][0]["start"] == written["optimisation"]["restarts"][0] == 2
+
+
+@pytest.mark.parametrize("stage", [Stage(0, contrast=1.0), Stage(0, blends=(Blend(("form",), -2.0, 4.0),))])
+def test_stages_between_items_ask_for_stable_targets(stage: Stage) -> None:
+    with pytest.raises(ValueError, match="set targets to 'posterior'"):
+        DiffusionRecipe("ddpm", "images", UNet((8, 16)), NOISE, Optimisation(4, 9, 1e-3), stages=(stage,))
+
+
+def test_stages_come_in_order() -> None:
+    stages = (Stage(5), Stage(2, Noise(0.0, 1.0)), Stage(2))
+    with pytest.raises(ValueError, match=r"stages start at \[5, 2, 2\]: put them in order"):
+        DiffusionRecipe("ddpm", "images", UNet((8, 16)), NOISE, Optimisation(4, 9, 1e-3), stages=stages)
+    recipe = DiffusionRecipe(
+        "ddpm", "images", UNet((8, 16)), NOISE, Optimisation(4, 9, 1e-3), stages=(*stages[1:], stages[0])
+    )
+    assert [recipe.stage(step) for step in (0, 1, 2, 4, 5, 9)] == [Stage(0)] * 2 + [Stage(2)] * 2 + [Stage(5)] * 2
