@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from benchsuite_models.finite_population import FinitePopulation
-from benchsuite_models.training.config import Blend, DiffusionRecipe, Noise, Optimisation, Stage, UNet
+from benchsuite_models.training.config import Blend, Noise, Stage
 from benchsuite_models.training.diffusion import TrainingSet, paired_loss
 from benchsuite_models.training.loop import generator_of
-from benchsuite_models.training.run import train_diffusion
 from diffusers_factory import Images
+from staged_training import losses
 
 from benchsuite import Split
 
@@ -146,30 +146,13 @@ class Grid(Images):
         return Split(images, labels, tuple(f"{name}/{i}" for i in range(9)))
 
 
-def losses(out: Path, *stages: Stage, steps: int | None = None) -> list[str]:
-    recipe = DiffusionRecipe(
-        "ddpm",
-        "images",
-        UNet(widths=(8, 16), groups=4, head=8),
-        NOISE,
-        Optimisation(steps=6, batch=9, learning_rate=1e-3, warm_up=2, restarts=(4,)),
-        targets="posterior",
-        stages=stages,
-    )
-    train_diffusion(
-        "blend", recipe, out, device="cpu", seed=0, steps=steps,
-        datasets=lambda spec: Grid(factors=2), track=lambda items, description, total: items,
-    )  # fmt: skip
-    return (out / "loss.csv").read_text().splitlines()[1:]
-
-
 def test_a_recipe_blends_from_its_step_on(tmp_path: Path) -> None:
-    plain = losses(tmp_path / "plain")
+    plain = losses(tmp_path / "plain", Grid(factors=2))
     stage = Stage(4, blends=(Blend(("other1",), -2.0, 4.0),))
-    late = losses(tmp_path / "late", stage)
+    late = losses(tmp_path / "late", Grid(factors=2), stage)
     assert plain[:4] == late[:4]
     assert plain[4] != late[4]
-    losses(tmp_path / "short", stage, steps=3)
+    losses(tmp_path / "short", Grid(factors=2), stage, steps=3)
     written = json.loads((tmp_path / "short" / "recipe.json").read_text())["config"]
     assert written["stages"][0]["start"] == written["optimisation"]["restarts"][0] == 2
 

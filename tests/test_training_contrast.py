@@ -14,8 +14,8 @@ from benchsuite_models.finite_population import FinitePopulation
 from benchsuite_models.training.config import Blend, DiffusionRecipe, Noise, Optimisation, Stage, UNet
 from benchsuite_models.training.diffusion import UNTOLD, TrainingSet, paired_loss
 from benchsuite_models.training.loop import generator_of
-from benchsuite_models.training.run import train_diffusion
 from diffusers_factory import Images
+from staged_training import losses
 
 CPU = torch.device("cpu")
 NOISE = Noise(-4.0, 4.0)
@@ -109,32 +109,15 @@ def test_only_errors_of_the_difference_count_more() -> None:
     assert found["apart", 5.0] == pytest.approx(1 + 5 / 4 * 2**2, rel=1e-4)  # 5 times (1 - -1)², over four heads
 
 
-def losses(out: Path, *stages: Stage, steps: int | None = None) -> list[str]:
-    recipe = DiffusionRecipe(
-        "ddpm",
-        "images",
-        UNet(widths=(8, 16), groups=4, head=8),
-        NOISE,
-        Optimisation(steps=6, batch=12, learning_rate=1e-3, warm_up=2, restarts=(4,)),
-        targets="posterior",
-        stages=stages,
-    )
-    train_diffusion(
-        "contrast", recipe, out, device="cpu", seed=0, steps=steps,
-        datasets=lambda spec: Images(factors=2), track=lambda items, description, total: items,
-    )  # fmt: skip
-    return (out / "loss.csv").read_text().splitlines()[1:]
-
-
 def test_a_recipe_contrasts_from_its_step_on_at_levels_of_its_own(tmp_path: Path) -> None:
-    plain = losses(tmp_path / "plain")
-    late = losses(tmp_path / "late", Stage(4, contrast=3.0))
+    plain = losses(tmp_path / "plain", Images(factors=2))
+    late = losses(tmp_path / "late", Images(factors=2), Stage(4, contrast=3.0))
     assert plain[:4] == late[:4]
     assert plain[4] != late[4]
-    elsewhere = losses(tmp_path / "elsewhere", Stage(4, Noise(2.0, 3.0), contrast=3.0))
+    elsewhere = losses(tmp_path / "elsewhere", Images(factors=2), Stage(4, Noise(2.0, 3.0), contrast=3.0))
     assert late[:4] == elsewhere[:4]
     assert late[4] != elsewhere[4]
-    losses(tmp_path / "short", Stage(4, contrast=3.0), steps=3)
+    losses(tmp_path / "short", Images(factors=2), Stage(4, contrast=3.0), steps=3)
     written = json.loads((tmp_path / "short" / "recipe.json").read_text())["config"]
     assert written["stages"][0]["start"] == written["optimisation"]["restarts"][0] == 2
 

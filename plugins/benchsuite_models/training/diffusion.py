@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -180,17 +181,25 @@ class TrainingSet:
         coordinates = self.population.coordinates(x.flatten(1))
         for rows, live, weights in self.population.weights(coordinates, sigma):
             drawn[rows.cpu()] = live.cpu()[torch.multinomial(weights.cpu(), 2, True, generator=generator)]
-        copies = self.population.copies.cpu()
-        order, count = copies.argsort(stable=True), copies.bincount()
-        first = count.cumsum(0) - count  # where the copies of each point begin in that order
+        order, first, count, seen = self._copies
         copy = (torch.rand(drawn.shape, generator=generator) * count[drawn]).long()
         told = self.labels[order[first[drawn] + copy]].transpose(0, 1)
-        # copies of a point differ in what is not seen, which their smallest label does not tell
-        seen = self.labels.new_empty(len(count), self.labels.shape[1])
-        seen.scatter_reduce_(0, copies[:, None].expand_as(self.labels), self.labels, "amin", include_self=False)
         a, b = seen[drawn].unbind(1)
         factor = torch.multinomial(torch.where(a != b, 1.0, UNTOLD), 1, generator=generator)
         return torch.where(factor == torch.arange(told.shape[2]), told, -1)
+
+    @cached_property
+    def _copies(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Items by point (N,), and of each (M,): its place there, its copies, and labels (M, F) to tell it by.
+
+        Copies of a point differ in what is not seen, which their smallest label does not tell.
+        """
+        assert self.population is not None
+        copies = self.population.copies.cpu()
+        order, count = copies.argsort(stable=True), copies.bincount()
+        seen = self.labels.new_empty(len(count), self.labels.shape[1])
+        seen.scatter_reduce_(0, copies[:, None].expand_as(self.labels), self.labels, "amin", include_self=False)
+        return order, count.cumsum(0) - count, count, seen
 
     def targets(
         self, chosen: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, given: torch.Tensor
