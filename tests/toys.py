@@ -14,7 +14,7 @@ from benchsuite import Dataset, DiffusionModel, ExactModel, Factor, Metric, Read
 from benchsuite.discovery import Catalog
 from benchsuite.own_data import ExactReadout
 from benchsuite.protocols.settings import FilterSettings, ForkSettings, SweepSettings, UTurnSettings
-from benchsuite.request import Request, Settings
+from benchsuite.request import Group, Request, Settings
 
 CLASS = Factor("class", ("left", "right"))
 SHAPE = (1, 4, 4)
@@ -192,6 +192,10 @@ def request(
     **changes: Any,
 ) -> Request:
     return Request(tuple(models), tuple(datasets), tuple(metrics), replace(settings, **changes))
+
+
+def group(models: str = "", datasets: str = "", metrics: str = "") -> Group:
+    return Group(tuple(models.split()), tuple(datasets.split()), tuple(metrics.split()))
 
 
 def write_distribution(
