@@ -132,7 +132,7 @@ class Bench:
                     self._spread_heads(),
                 )
             case UTurn():
-                return u_turn.count_passes(self.settings.u_turn, items, reach)
+                return u_turn.count_passes(self.settings.u_turn, items, reach, need, self._stated())
             case LabelFilter():
                 chosen = label_filter.filtered(
                     self.model, self.items, self._filtered(), self.settings.label_filter
@@ -140,7 +140,7 @@ class Bench:
                 values = sum(int((p > 0).sum()) for p in chosen)
                 return label_filter.count_passes(self.settings.label_filter, items, values, reach)
             case Fork():
-                return fork.count_passes(self.settings.fork, items, reach, need)
+                return fork.count_passes(self.settings.fork, items, reach, need, self._stated())
             case Trajectory():
                 return trajectory.count_passes(
                     self.settings.trajectory, need, self._priors(), self.model, self.items, self.training
@@ -165,6 +165,10 @@ class Bench:
         """Whether the model, on its own population, states the spread of all heads in one pass."""
         states = isinstance(self.model, ExactModel) and type(self.model).head_spread is not ExactModel.head_spread
         return self.exact and states
+
+    def _stated(self) -> bool:
+        """Whether the model is the ideal of a data set not its own: its posterior answers U-turns and forks."""
+        return isinstance(self.model, ExactModel) and bool(self.unit.dataset)
 
     def _filtered(self) -> dict[str, Any]:
         """Priors of the factors that a label filter may run on: none where one pass gives the rate exactly."""
@@ -248,7 +252,15 @@ class Bench:
         assert self.readout is not None
         if isinstance(need, UTurn):
             return u_turn.u_turn(
-                self.model, self.items, self.readout, self.settings.u_turn, request=need, blocks=blocks, **common
+                self.model,
+                self.items,
+                self.readout,
+                self.settings.u_turn,
+                request=need,
+                blocks=blocks,
+                stated=self._stated(),
+                exact=self.exact,
+                **common,
             )
         assert isinstance(need, Fork)
         return fork.fork(
@@ -258,6 +270,7 @@ class Bench:
             self.settings.fork,
             request=need,
             train=self.training,
+            stated=self._stated(),
             **common,
         )
 
@@ -270,7 +283,8 @@ class Bench:
         judged = self.readout is not None and not isinstance(need, NoiseSweep | LabelFilter)
         tapped = isinstance(need, NoiseSweep) and (need.taps or bool(need.tap_levels))
         started = isinstance(need, Trajectory) or (isinstance(need, Fork) and need.paths)
-        used = self.settings.fork.items if isinstance(need, Fork) else len(self.items)
+        forked = isinstance(need, Fork) and not self._stated()
+        used = self.settings.fork.items if forked else len(self.items)
         used = 0 if isinstance(need, Channels) else used  # they are sent items of their own
         return {
             "op": need.protocol,

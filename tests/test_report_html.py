@@ -261,6 +261,22 @@ def test_every_series_has_its_own_look_everywhere():
     assert series["empirical-bayes", "test"].style == "ink d1"
 
 
+def test_oracles_of_several_spaces_have_looks_of_their_own():
+    rows = board_rows()
+    for split in ("train", "test"):
+        ideal = {
+            "family": "exact",
+            "oracle": True,
+            "reference": None,
+            "extra": {"population": 1200},
+            "split": split,
+        }
+        rows.append(measured("empirical-bayes [latent-diffusion]", MI, -2.0, None, **ideal))
+    looks = {key: s.style for key, s in assign_series(boards(parse_results(document(rows)))).items()}
+    inked = [look for look in looks.values() if look.startswith("ink")]
+    assert len(inked) == len(set(inked)) == 4
+
+
 # -------------------------------------------------------------------------------------------- onsets
 
 

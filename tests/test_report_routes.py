@@ -101,7 +101,7 @@ def test_the_overview_has_a_panel_per_model_and_colours_run_from_early_to_late(r
     assert len(set(colours)) == len(EMERGING)
     assert key["dummy"].startswith("grey")
     asides = {panel.title: panel.aside for panel in figure.panels}
-    assert asides["dit"] == "τ = 0.90 [0.80, 1.00]"
+    assert asides["dit"] == "τ 0.90 [0.80, 1.00]"
     assert asides["empirical-bayes · population"] == ""
 
 
@@ -109,6 +109,8 @@ def test_the_overview_has_a_panel_per_model_and_colours_run_from_early_to_late(r
 def test_neighbours_in_an_order_never_look_alike(number):
     looks = list(factor_styles([f"f{i}" for i in range(number)], []).values())
     assert all(a != b for a, b in pairwise(looks))
+    apart = factor_styles(["f0"], ["joint", "dummy"])
+    assert apart["joint"] != apart["dummy"]
 
 
 def test_curves_and_rings_of_the_overview_are_where_the_numbers_say():

@@ -24,7 +24,7 @@ SETTINGS = Settings(
     u_turn=UTurnSettings(low=-6.0, high=4.0, every=2.0, steps_per_level=2, end=6.0, draws=1),
     fork=ForkSettings(low=-6.0, high=4.0, every=2.0, steps_per_level=2, end=6.0, k=4, items=16),
 )
-METRICS = ("mutual-information", "class-retention", "fork-entropy")
+METRICS = ("mutual-information", "fork-entropy", "class-retention")
 
 
 class Small(Shapes):
@@ -133,24 +133,31 @@ def test_curves_equal_those_of_plain_sums(both: tuple[Report, Report], metric: s
 
 
 @pytest.mark.parametrize("factor", FACTORS[:-1])
-def test_information_is_what_the_posterior_leaves_open(both: tuple[Report, Report], factor: str) -> None:
-    """I(log-SNR) = H - E H(p(factor | x)) under noise drawn here, within three stated standard errors + 0.003."""
-    curve = both[0].curve("mutual-information", factor)
+def test_curves_are_what_the_posterior_says(both: tuple[Report, Report], factor: str) -> None:
+    """H - I = forks = E H(p) and retention = E sum p², p = p(factor | x) under noise drawn here.
+
+    Within three standard errors of both + 0.003.
+    """
     model = PlainSums()
     model.bind(data := loaded())
     model.load()
     rng = np.random.default_rng(5)
     images = data.split("train").images[:128].flatten(1)
-    for at in range(4, 31, 4):
-        sigma = math.exp(-curve.log_snr[at] / 2)
-        left = []
-        for _ in range(8):
-            x = images + sigma * torch.from_numpy(rng.standard_normal(images.shape)).float()
-            p = model.posterior(x.view(-1, 3, 16, 16), torch.full((128,), sigma))[factor].double()
-            left.append(-(p * p.clamp_min(1e-30).log()).sum(dim=1))
-        opened = torch.cat(left)
-        error = math.hypot((curve.high[at] - curve.low[at]) / 3.92, opened.std().item() / len(opened) ** 0.5)
-        assert abs(curve.value[at] - (math.log(2) - opened.mean().item())) < 3 * error + 0.003
+    information, forks, retention = (both[0].curve(metric, factor) for metric in METRICS)
+    for log_snr in (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0):
+        sigma = math.exp(-log_snr / 2)
+        x = images.repeat(8, 1) + sigma * torch.from_numpy(rng.standard_normal((1024, images.shape[1]))).float()
+        p = model.posterior(x.view(-1, 3, 16, 16), torch.full((1024,), sigma))[factor].double()
+        opened, agreed = -(p * p.clamp_min(1e-30).log()).sum(dim=1), p.square().sum(dim=1)
+        for curve, expected, scale, offset in (
+            (information, opened, -1, math.log(2)),
+            (forks, opened, 1, 0.0),
+            (retention, agreed, 1, 0.0),
+        ):
+            at = int(np.abs(curve.log_snr - log_snr).argmin())
+            assert curve.log_snr[at] == pytest.approx(log_snr)
+            error = math.hypot((curve.high[at] - curve.low[at]) / 3.92, expected.std().item() / 128**0.5)
+            assert abs(curve.value[at] - (offset + scale * expected.mean().item())) < 3 * error + 0.003
 
 
 def test_order_and_control(both: tuple[Report, Report]) -> None:

@@ -14,6 +14,14 @@ Record arrays (N items, U starting levels):
 ``own_items``          (N,) str     "path/0000001", …: the model's own paths, on request
 ``own/<factor>``       (N, U, K)    votes of the continuations from the states of these paths
 ====================== ============ ==================================================================
+
+The oracle of a data set is asked, not run: its posterior is the law of what its continuations show to a judge who
+never errs. Votes are drawn from that, and it is kept itself:
+
+=========================== ============ =============================================================
+``posterior/<factor>``      (N, U, K)    at the noised items, of the factors that the readout judges
+``own_posterior/<factor>``  (N, U, K)    at the states of its own paths
+=========================== ============ =============================================================
 """
 
 from __future__ import annotations
@@ -28,7 +36,17 @@ from numpy.typing import NDArray
 from benchsuite.contracts import DiffusionModel, Fork, Readout, Record
 from benchsuite.noise import log_snr_from_sigma, sigma_from_log_snr
 from benchsuite.protocols.common import Items, Meter, chunks, denoise_batched, item_keys, level_number
-from benchsuite.protocols.returns import Schedule, Streams, by_item, come_back, judge, prior_draws, schedule
+from benchsuite.protocols.returns import (
+    Schedule,
+    Streams,
+    by_item,
+    come_back,
+    judge,
+    judged_factors,
+    prior_draws,
+    schedule,
+    stated_posterior,
+)
 from benchsuite.protocols.settings import ForkSettings
 from benchsuite.randomness import normal, uniform
 from benchsuite.samplers import reverse
@@ -38,11 +56,15 @@ VERDICTS, START = level_number(50.0) + 1, level_number(50.0) + 101
 
 
 def count_passes(
-    settings: ForkSettings, items: int, sigma_range: tuple[float, float], request: Fork | None = None
+    settings: ForkSettings,
+    items: int,
+    sigma_range: tuple[float, float],
+    request: Fork | None = None,
+    stated: bool = False,
 ) -> int:
-    """Forward passes of the forks, before running them."""
+    """Forward passes of the forks, before running them; `stated`: of an oracle, see `fork`."""
     plan = schedule(settings, sigma_range)
-    passes = settings.k * plan.passes(settings.method)
+    passes = 0 if stated else settings.k * plan.passes(settings.method)
     if request is not None and request.paths:
         levels = len(_way_down(settings, plan, sigma_range)[0])
         passes += passes + (2 * levels - 1 if settings.method == "ode-heun" else levels)
@@ -61,44 +83,48 @@ def fork(
     meter: Meter,
     request: Fork | None = None,
     train: Items | None = None,
+    stated: bool = False,
 ) -> Record:
-    """Run the forks on the first `settings.items` items.
+    """Run the forks on the first `settings.items` items; those of an oracle, which take no passes, on all.
 
     Args:
         batch: largest number of rows in one forward pass.
         request: whether to fork the model's own paths too.
         train: items of the training split, from whose moments the start of own paths is drawn.
+        stated: the model, an exact one, is the ideal of this data set: its posterior answers for it.
 
     Returns:
         The record described above.
     """
     plan = schedule(settings, model.sigma_range)
     levels = len(plan.entries)
-    items = items.take(range(min(settings.items, len(items))))
-    forks = _Forks(model, readout, settings, plan, seed, dataset, batch, meter)
+    count = min(settings.items, len(items))
+    items = items if stated else items.take(range(count))
+    stated_factors = judged_factors(model, readout, items) if stated else ()
+    forks = _Forks(model, readout, settings, plan, seed, dataset, batch, meter, stated_factors)
     arrays: dict[str, NDArray[Any]] = {
         "log_snr": plan.log_snr,
         "items": np.array(items.ids),
         **{f"labels/{f.name}": items.column(f.name) for f in items.factors},
     }
-    blocks = list(chunks(len(items), max(1, batch // (levels * settings.k))))
+    size = max(1, batch // (levels * settings.k))
     found = []
-    for part in blocks:
+    for part in chunks(len(items), size):
         group = items.take(range(part.start, part.stop))
         # draw 0 every time: the continuations share the way up and only differ on the way down
         streams = Streams.of(seed, dataset, "fork", 0, group, plan.entry_sigmas)
-        found.append(forks.votes(group, streams.noised(group.x, plan.entry_sigmas)))
-    arrays |= {f"votes/{name}": np.concatenate([part[name] for part in found]) for name in found[0]}
+        found.append(forks.run(group, streams.noised(group.x, plan.entry_sigmas), "votes", "posterior"))
+    arrays |= {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     if request is not None and request.paths:
         assert train is not None
-        ids = tuple(f"path/{i + 1:07d}" for i in range(len(items)))
+        ids = tuple(f"path/{i + 1:07d}" for i in range(count))
         found = []
-        for part in blocks:
+        for part in chunks(count, size):
             states = forks.own_paths(ids[part], train.x)
             group = Items(states[0], items.labels[part, :0], ids[part], ())
-            found.append(forks.votes(group, states))
+            found.append(forks.run(group, states, "own", "own_posterior"))
         arrays["own_items"] = np.array(ids)
-        arrays |= {f"own/{name}": np.concatenate([part[name] for part in found]) for name in found[0]}
+        arrays |= {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     meta = {
         "k": settings.k,
         "method": settings.method,
@@ -122,26 +148,42 @@ class _Forks:
         dataset: str,
         batch: int,
         meter: Meter,
+        stated: Sequence[str],
     ) -> None:
         self.model, self.readout, self.settings, self.plan = model, readout, settings, plan
         self.seed, self.dataset, self.batch, self.meter = seed, dataset, batch, meter
+        self.stated = stated  #: factors whose posterior answers; empty if the model is run
 
-    def votes(self, group: Items, states: Sequence[torch.Tensor]) -> dict[str, NDArray[Any]]:
-        """Votes (N, U, K) of k continuations from `states`, one (N, *shape) per level, noisiest first."""
+    def run(
+        self, group: Items, states: Sequence[torch.Tensor], votes: str, posterior: str
+    ) -> dict[str, NDArray[Any]]:
+        """Votes (N, U, K) of k continuations from `states`, one (N, *shape) per level, noisiest first.
+
+        Returns:
+            {"<votes>/<factor>": votes}, and if the model states it {"<posterior>/<factor>": its posterior}.
+        """
         k, levels = self.settings.k, len(self.plan.entries)
         streams = Streams.together(
             [Streams.of(self.seed, self.dataset, "fork", 0, group, self.plan.entry_sigmas, i) for i in range(k)],
             levels,
         )
-        copies = [torch.cat([state] * k) for state in states]
-        ends = come_back(self.model, self.plan, copies, streams, self.settings.method, self.batch, self.meter)
-        votes = {}
-        for number, (name, p) in enumerate(judge(self.readout, self.model.decode(ends)).items()):
-            if self.readout.exact:
+        found: dict[str, NDArray[Any]] = {}
+        if self.stated:
+            law = stated_posterior(self.model, states, self.plan, self.stated)
+            found |= {f"{posterior}/{name}": by_item(p, levels) for name, p in law.items()}
+            judged = {
+                name: torch.cat([part for part in p.chunk(levels) for _ in range(k)]) for name, p in law.items()
+            }
+        else:
+            copies = [torch.cat([state] * k) for state in states]
+            ends = come_back(self.model, self.plan, copies, streams, self.settings.method, self.batch, self.meter)
+            judged = judge(self.readout, self.model.decode(ends))
+        for number, (name, p) in enumerate(judged.items()):
+            if self.stated or self.readout.exact:
                 p = _drawn(p, uniform(streams.paths, VERDICTS + number, (1,)))
             table = by_item(p, levels)  # (k N, U, K), continuation by continuation
-            votes[name] = table.reshape(k, -1, *table.shape[1:]).sum(axis=0)
-        return votes
+            found[f"{votes}/{name}"] = table.reshape(k, -1, *table.shape[1:]).sum(axis=0)
+        return found
 
     def own_paths(self, ids: Sequence[str], train: torch.Tensor) -> list[torch.Tensor]:
         """States (N, *shape) at every starting level, noisiest first, of paths that begin as noise."""

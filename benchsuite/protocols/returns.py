@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchsuite.contracts import DiffusionModel, FloatArray, Readout
+from benchsuite.contracts import DiffusionModel, ExactModel, FloatArray, Readout
 from benchsuite.errors import BenchsuiteError
 from benchsuite.noise import log_snr_from_sigma, sigma_from_log_snr
 from benchsuite.protocols.common import Items, Meter, denoise_batched, item_keys, level_number
@@ -163,6 +163,24 @@ def judge(readout: Readout, images: torch.Tensor) -> dict[str, torch.Tensor]:
     if readout.exact:
         return {name: p.float() for name, p in found.items()}
     return {name: torch.nn.functional.one_hot(p.argmax(dim=1), p.shape[1]).float() for name, p in found.items()}
+
+
+def judged_factors(model: DiffusionModel, readout: Readout, items: Items) -> tuple[str, ...]:
+    """Names of the factors that the readout judges."""
+    return tuple(readout.probabilities(model.decode(items.x[:1])))
+
+
+def stated_posterior(
+    model: DiffusionModel, noised: Sequence[torch.Tensor], plan: Schedule, factors: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """p(factor | x) that an exact model states at `noised`, one (N, *shape) per level: {factor: (levels * N, K)}.
+
+    It is the law of the values that `come_back` leads to, for steps of length 0 and a judge who never errs.
+    """
+    assert isinstance(model, ExactModel)
+    sigmas = [x.new_full((len(x),), sigma) for x, sigma in zip(noised, plan.entry_sigmas, strict=True)]
+    found = model.posterior(torch.cat(list(noised)), torch.cat(sigmas))
+    return {name: found[name].float() for name in factors if name in found}
 
 
 def by_item(p: torch.Tensor, levels: int) -> NDArray[Any]:

@@ -8,11 +8,15 @@ Record arrays (M = N draws × items, rows draw by draw; U starting levels):
 ``labels/<factor>``    (M,) int64
 ``reference/<factor>`` (M, 1, K)    what a copy is compared to: one-hot of the readout on the item itself (after
                                     an encode–decode round trip), or of its true label if the readout is exact.
-                                    For an exact model judged by an exact readout (M, U, K): its posterior
-                                    given the noised item, the conditional expectation of the true label's
-                                    one-hot (Rao–Blackwell: same mean, less noise)
+                                    For an exact model judged by an exact readout, and for the oracle of the
+                                    population, (M, U, K): its posterior given the noised item, the
+                                    conditional expectation of the true label's one-hot (Rao–Blackwell: same
+                                    mean, less noise)
 ``judged/<factor>``    (M, U, K)    the readout on what came back: one-hot, or the exact posterior
 ====================== ============ ==================================================================
+
+The oracle of a data set is asked, not run: what comes back has its posterior at the noised item for law, which is
+``judged`` then (``meta["stated"]``). Only features and positions need what came back.
 
 If features are asked for and the readout shows some, per hidden layer (``meta["layers"]``, shallow to deep),
 standardised per channel as described in `benchsuite.protocols.comparison`:
@@ -34,20 +38,26 @@ If positions are asked for and the readout has some (``meta["positions"]`` says 
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from benchsuite.blocks import Arrays, Blocks
 from benchsuite.contracts import DiffusionModel, ExactModel, Readout, Record, UTurn
 from benchsuite.errors import BenchsuiteError
 from benchsuite.protocols.common import Items, Meter, chunks
 from benchsuite.protocols.comparison import Similarities, geometry, position_changes
-from benchsuite.protocols.returns import Streams, by_item, come_back, judge, schedule
+from benchsuite.protocols.returns import Streams, by_item, come_back, judge, schedule, stated_posterior
 from benchsuite.protocols.settings import UTurnSettings
 
 
-def count_passes(settings: UTurnSettings, items: int, sigma_range: tuple[float, float]) -> int:
-    """Forward passes of the U-turns, before running them."""
-    return items * settings.draws * schedule(settings, sigma_range).passes(settings.method)
+def count_passes(
+    settings: UTurnSettings,
+    items: int,
+    sigma_range: tuple[float, float],
+    request: UTurn = UTurn(),  # noqa: B008 - frozen
+    stated: bool = False,
+) -> int:
+    """Forward passes of the U-turns, before running them; `stated`: of an oracle, see `u_turn`."""
+    plan = schedule(settings, sigma_range)
+    return items * settings.draws * plan.passes(settings.method) if _comes_back(request, stated) else 0
 
 
 def u_turn(
@@ -62,6 +72,8 @@ def u_turn(
     meter: Meter,
     request: UTurn = UTurn(),  # noqa: B008 - frozen
     blocks: Blocks | None = None,
+    stated: bool = False,
+    exact: bool = False,
 ) -> Record:
     """Run the U-turns.
 
@@ -70,6 +82,8 @@ def u_turn(
         request: what to record besides the verdicts.
         blocks: keeps blocks of items as soon as they are done. Streams belong to items, and hidden layers are
             standardised by all items, so blocks change no number.
+        stated: the model, an exact one, is the ideal of this data set: its posterior answers for it.
+        exact: the items come from the population whose posterior the model states.
 
     Returns:
         The record described above.
@@ -88,17 +102,20 @@ def u_turn(
             seed, dataset, "u_turn", draw, group, plan.entry_sigmas, antithetic=settings.antithetic
         )
         noised = streams.noised(group.x, plan.entry_sigmas)
-        ends = model.decode(come_back(model, plan, noised, streams, settings.method, batch, meter))
-        found = {f"judged/{name}": by_item(p, levels) for name, p in judge(readout, ends).items()}
-        if similarities is not None:
-            following = items.take([(i + 1) % len(items) for i in index])
-            found |= similarities.compare(model.decode(group.x), model.decode(following.x), ends)
-        if request.positions:
-            found |= position_changes(readout, model.decode(group.x), ends)
-        if readout.exact and isinstance(model, ExactModel):  # it also knows the posterior at the turn
-            sigmas = torch.cat([x.new_full((len(x),), s) for x, s in zip(noised, plan.entry_sigmas, strict=True)])
-            posterior = model.posterior(torch.cat(noised), sigmas)
-            found |= {f"reference/{name}": by_item(p, levels) for name, p in posterior.items()}
+        found: Arrays = {}
+        if _comes_back(request, stated):
+            ends = model.decode(come_back(model, plan, noised, streams, settings.method, batch, meter))
+            if similarities is not None:
+                following = items.take([(i + 1) % len(items) for i in index])
+                found |= similarities.compare(model.decode(group.x), model.decode(following.x), ends)
+            if request.positions:
+                found |= position_changes(readout, model.decode(group.x), ends)
+            if not stated:
+                found |= {f"judged/{name}": by_item(p, levels) for name, p in judge(readout, ends).items()}
+        if stated or (readout.exact and isinstance(model, ExactModel)):  # it knows the posterior at the turn
+            law = stated_posterior(model, noised, plan, tuple(verdict))
+            kinds = ["judged"] * stated + ["reference"] * (exact or not stated)
+            found |= {f"{kind}/{name}": by_item(p, levels) for name, p in law.items() for kind in kinds}
         return found
 
     def block(draw: int, index: range) -> Arrays:
@@ -107,10 +124,10 @@ def u_turn(
 
         return blocks.run({"draw": draw, "items": [items.ids[i] for i in index]}, meter, compute)
 
+    verdict = _truth(readout, model, items, size)
     everything = range(len(items))
     parts = [everything[part] for part in chunks(len(items), blocks.size(len(items)))]
     done = joined([block(draw, part) for draw in range(settings.draws) for part in parts])
-    verdict = _truth(readout, model, items, size)
     arrays: Arrays = {
         "log_snr": plan.log_snr,
         "items": np.array(items.ids * settings.draws),
@@ -125,11 +142,17 @@ def u_turn(
         "steps": len(plan.sigmas),
         "spacing": settings.every / settings.steps_per_level,
         "antithetic": settings.antithetic,
+        "stated": stated,
         "readout_agrees_with_labels": agreement,
         "layers": similarities.layers if similarities is not None else [],
         "positions": kind,
     }
     return Record("u_turn", arrays, meta)
+
+
+def _comes_back(request: UTurn, stated: bool) -> bool:
+    """Whether anything asked for needs the way back."""
+    return not stated or request.features or request.positions
 
 
 def joined(parts: list[Arrays]) -> Arrays:

@@ -37,7 +37,7 @@ def overview(results: Results, data: Data) -> Figure | None:
     for line in data.lines:
         route = _leading_route(data, line)
         said = taus.get((line.label, line.split, route or ""))
-        panel = overview_panel(data, line, styles, f"τ = {said}" if said else "")
+        panel = overview_panel(data, line, styles, f"τ {said}" if said else "")
         panels += [panel] if panel else []
     key = tuple((name, styles[name]) for name in dict.fromkeys([*order, *data.factors]))
     return Figure("Order of emergence at a glance", key, tuple(panels)) if panels else None

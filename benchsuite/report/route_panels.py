@@ -52,13 +52,14 @@ def route_style(index: int) -> str:
 
 
 def factor_styles(order: Sequence[str], others: Sequence[str]) -> dict[str, str]:
-    """Looks of factors: the colours run from early to late along `order`; `others` never emerge and are grey."""
+    """Looks of factors: the colours run from early to late along `order`; `others` have no place and are grey."""
     last = max(len(order) - 1, 1)
     spread = min(1.0, last / (ORDERED - 1))  # few factors need not be as far apart as red from violet
     found = {
         name: f"o{round(index / last * spread * (ORDERED - 1))} d{index % 2}" for index, name in enumerate(order)
     }
-    return found | {name: "grey d2" for name in others if name not in found}
+    rest = [name for name in others if name not in found]
+    return found | {name: f"grey d{2 + index % 3}" for index, name in enumerate(rest)}
 
 
 def routes_panel(found: FactorRoutes, routes: Mapping[str, str], title: str) -> Small:

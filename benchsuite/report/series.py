@@ -9,6 +9,7 @@ from benchsuite.boards import OWN_DATA, Board
 
 COLOURS = 7  #: .c0 … in the style sheet, told apart with any of the usual colour-vision deficiencies
 DASHES = 5  #: .d0 …; no common factor with COLOURS, so 35 models are distinct even without colour
+_INK = {"ideal": (0, 4), "unseen": (1, 3)}  #: dashes of oracles
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,22 @@ class Series:
 
 
 def assign_series(boards: tuple[Board, ...]) -> Mapping[tuple[str, str], Series]:
-    """{(label, split): series}: models in colour, oracles of data sets in ink, dashed on images they never saw."""
+    """{(label, split): series}: models in colour, oracles of data sets in ink.
+
+    The first oracle's line is whole, those of other spaces have long dashes and those on images that they never
+    saw short ones.
+    """
     found: dict[tuple[str, str], Series] = {}
-    counts = {True: 0, False: 0}
+    counts = {"model": 0, "ideal": 0, "unseen": 0}
     for board, line in ((one, line) for one in boards for line in one.lines):
         identity = (line.label, line.split)
         if identity in found:
             continue
         # an exact model on data of its own is the ideal of nothing else on the board
         ideal = line.oracle and board.dataset != OWN_DATA
-        index, counts[ideal] = counts[ideal], counts[ideal] + 1
-        ink = "ink d1" if line.title != line.label and line.split != "train" else "ink d0"
-        style = ink if ideal else f"c{index % COLOURS} d{index % DASHES}"
+        unseen = ideal and line.title != line.label and line.split != "train"
+        kind = "unseen" if unseen else "ideal" if ideal else "model"
+        index, counts[kind] = counts[kind], counts[kind] + 1
+        style = f"ink d{_INK[kind][index % 2]}" if ideal else f"c{index % COLOURS} d{index % DASHES}"
         found[identity] = Series(f"s{len(found)}", style)
     return found

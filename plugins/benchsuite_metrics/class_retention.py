@@ -22,7 +22,7 @@ class ClassRetention(Metric):
     shuffled pairs (sum over values of the two marginal frequencies) and is what onsets are normalised to.
 
     For an exact model, variant ``one-shot`` is the same from its exact posterior at the turn, E[sum_k p(k | x)²]:
-    what real reverse steps must come to, but for their step size.
+    what real reverse steps must come to, but for their step size. Of the oracle of a data set it is published.
     """
 
     name = "class-retention"
@@ -63,7 +63,8 @@ class ClassRetention(Metric):
                     },
                 )
             )
-            if reference.shape[1] > 1:  # the posterior of an exact model, at every level
+            # the posterior of an exact model, at every level
+            if reference.shape[1] > 1 and not record.meta.get("stated"):
                 curves.append(
                     Curve(
                         factor=factor,

@@ -96,15 +96,18 @@ class FeatureSimilarity(Metric):
 
 def agreement(record: Record, factor: str) -> tuple[FloatArray, float]:
     """Whether the most probable value is that of the item (M, U), and how often it would be by chance."""
-    judged = _top(record[f"judged/{factor}"])  # (M, U)
+    size = record.factor_size(factor)
+    judged = record[f"judged/{factor}"]  # (M, U, K)
+    if not record.meta.get("stated"):  # else it is the law of the most probable value, not an opinion
+        judged = np.eye(size)[_top(judged)]
     reference = record[f"reference/{factor}"]
     if reference.shape[1] == 1:
-        own = _top(reference)
+        value = _top(reference)
     else:  # a posterior given the noised item; the item's own value is its label
-        own = record[f"labels/{factor}"][:, None]
-    size = record.factor_size(factor)
-    came, went = (np.bincount(v, minlength=size) / len(v) for v in (judged[:, 0], own[:, 0]))
-    return (judged == own).astype(np.float64), float(came @ went)
+        value = record[f"labels/{factor}"][:, None]
+    own = np.eye(size)[value]  # (M, 1, K)
+    chance = judged[:, 0].mean(axis=0) @ own[:, 0].mean(axis=0)
+    return (judged * own).sum(axis=2).astype(np.float64), float(chance)
 
 
 def flip_point(deep: FloatArray, shallow: FloatArray, log_snr: FloatArray) -> float:

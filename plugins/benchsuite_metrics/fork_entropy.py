@@ -8,9 +8,10 @@ continuations is class retention.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchsuite import Curve, Fork, Metric, NotApplicableError, Record
 from benchsuite.contracts import FloatArray
@@ -24,6 +25,9 @@ class ForkEntropy(Metric):
     Evol. 4:1091), whose bias at k = 16, averaged over posteriors, is below 0.04 nats for up to ten values.
     Variants: `miller-madow`, and `agreement`, the unbiased frequency with which two continuations agree. A
     readout that errs adds its own entropy: its accuracy is stated beside the number.
+
+    Of the oracle of a data set the posterior is known: published is its entropy and `agreement` is E[sum p²].
+    Variant `votes` is what k continuations would have shown, beside which stands how far that falls short.
 
     Args:
         paths: also fork the states of the model's own generative paths: variant `own paths`, which for a perfect
@@ -51,7 +55,7 @@ class ForkEntropy(Metric):
         return [curve for factor in factors for curve in self._factor(record, factor)]
 
     def _factor(self, record: Record, factor: str) -> list[Curve]:
-        votes = np.rint(record[f"votes/{factor}"]).astype(np.int64)  # (N, U, K)
+        votes, law = _votes(record, "votes", factor), _law(record, "posterior", factor)
         entropy = float(record.meta["entropy"][factor])
         chance = float((votes[:, 0].sum(axis=0) ** 2).sum() / votes[:, 0].sum() ** 2)
         extra = {name: record.meta[name] for name in ("k", "steps", "method", "spacing")}
@@ -72,19 +76,34 @@ class ForkEntropy(Metric):
                 extra=extra,
             )
 
+        shown, agreed = chao_wang_jost(votes), pair_agreement(votes)
         curves = [
-            curve(chao_wang_jost(votes), "", "nats", entropy, 0.0),
+            curve(shown if law is None else plug_in(law, 1), "", "nats", entropy, 0.0),
             curve(miller_madow(votes), "miller-madow", "nats", entropy, 0.0),
-            curve(pair_agreement(votes), "agreement", "probability", chance, 1.0),
+            curve(agreed if law is None else np.square(law).sum(axis=-1), "agreement", "probability", chance, 1.0),
         ]
+        if law is not None:
+            curves.append(curve(shown, "votes", "nats", entropy, 0.0))
         if self.paths:
-            own = np.rint(record[f"own/{factor}"]).astype(np.int64)
-            curves.append(curve(chao_wang_jost(own), "own paths", "nats", entropy, 0.0, "own_items"))
+            law = _law(record, "own_posterior", factor)
+            own = chao_wang_jost(_votes(record, "own", factor)) if law is None else plug_in(law, 1)
+            curves.append(curve(own, "own paths", "nats", entropy, 0.0, "own_items"))
         return curves
 
     def truth(self, posterior: FloatArray, prior: FloatArray) -> float:
         """E[H(p)] over rows of p (N, K), nats."""
         return float(plug_in(posterior, 1).mean())
+
+
+def _votes(record: Record, name: str, factor: str) -> NDArray[Any]:
+    votes: NDArray[Any] = np.rint(record[f"{name}/{factor}"]).astype(np.int64)  # (N, U, K)
+    return votes
+
+
+def _law(record: Record, name: str, factor: str) -> FloatArray | None:
+    """The posterior (N, U, K) that votes stand for, if the model states it."""
+    found = record.arrays.get(f"{name}/{factor}")
+    return None if found is None else found.astype(np.float64)
 
 
 def plug_in(counts: FloatArray, k: int) -> FloatArray:
