@@ -152,10 +152,10 @@ LEGEND: tuple[tuple[str, str], ...] = (
     ),
     (
         "oracle",
-        "the exact denoiser of a finite set of N images, measured like a model, but for U-turns and forks: these are "
-        "read off its posterior. On enumerated data it is the "
-        "truth. On a real data set it is the ideal of that finite set only and commits to single images earlier "
-        "than the population would, so its curve for images outside the set (held out) stands beside it.",
+        "the exact denoiser of a finite set of N images, measured like a model, but for U-turns and forks, which "
+        "are read off its posterior. On enumerated data it is the truth. On a real data set it is the ideal of "
+        "that finite set only and commits to single images earlier than the population would, so its curve for "
+        "images outside the set (held out) stands beside it.",
     ),
     (
         "calibrated",
