@@ -223,7 +223,7 @@ class DDPMShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, centre=-2.0),
-        replace(_rooms(14500, restarts=(5000, 7000, 9000, 11000)), muon=11000),
+        replace(_rooms(19000, restarts=(5000, 7000, 9000, 11000, 14500)), muon=11000),
         patch=4,
         prediction="sample",
         targets="posterior",
@@ -241,7 +241,7 @@ class ScoreSDEShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, high=7.0, centre=-1.0, width=2.0),
-        replace(_rooms(20000, restarts=(4500, 9000, 12500, 16500)), muon=16500),
+        replace(_rooms(24500, restarts=(4500, 9000, 12500, 16500, 20000)), muon=16500),
         patch=4,
         prediction="denoised",
         targets="posterior",
@@ -262,7 +262,7 @@ class LatentDiffusionShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_IMAGE_NOISE, centre=-2.0),
-        _rooms(16500, restarts=(5000, 7000, 10000, 12500)),
+        replace(_rooms(20000, restarts=(5000, 7000, 10000, 12500, 16500)), muon=16500),
         replace(
             _IMAGE_AUTOENCODER,
             latent_channels=8,
@@ -272,5 +272,5 @@ class LatentDiffusionShapes(_Diffusion):
         patch=2,
         prediction="v_prediction",
         targets="posterior",
-        stages=(Stage(12500, blends=(_GRAIN,)),),
+        stages=(Stage(12500, blends=(_GRAIN,)), _told_apart(16500, _IMAGE_NOISE)),
     )
