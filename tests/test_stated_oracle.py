@@ -16,7 +16,7 @@ from closed_forms import two_gaussians
 from numpy.typing import NDArray
 from toys import DrawnData
 
-from benchsuite import Fork, Readout, Record, UTurn
+from benchsuite import Fork, NotApplicableError, Readout, Record, UTurn
 from benchsuite.protocols import fork, u_turn
 from benchsuite.protocols.common import Items, Meter
 from benchsuite.protocols.returns import Streams, schedule
@@ -189,3 +189,19 @@ def test_own_paths_are_run_and_then_asked() -> None:
     published = {c.variant: c for c in ForkEntropy(paths=True).compute({"fork": record})}["own paths"]
     with np.errstate(divide="ignore", invalid="ignore"):
         np.testing.assert_allclose(published.per_item, -np.nansum(law * np.log(law), axis=2), atol=1e-9)
+
+
+class Silent(Judge):
+    """A judge of nothing that the model knows."""
+
+    def probabilities(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {}
+
+
+def test_a_judge_of_nothing_costs_nothing() -> None:
+    meter, common = Meter(), {"seed": 0, "dataset": "d", "batch": 4096, "stated": True}
+    record = fork.fork(model(), items(), Silent(), FORKS, meter=meter, **common)  # type: ignore[arg-type]
+    with pytest.raises(NotApplicableError, match="judges no factor"):
+        ForkEntropy().compute({"fork": record})
+    u_turn.u_turn(model(), items(), Silent(), TURNS, meter=meter, exact=True, **common)  # type: ignore[arg-type]
+    assert meter.rows == 0

@@ -100,7 +100,7 @@ def fork(
     levels = len(plan.entries)
     count = min(settings.items, len(items))
     items = items if stated else items.take(range(count))
-    stated_factors = judged_factors(model, readout, items) if stated else ()
+    stated_factors = judged_factors(model, readout, items) if stated else None
     forks = _Forks(model, readout, settings, plan, seed, dataset, batch, meter, stated_factors)
     arrays: dict[str, NDArray[Any]] = {
         "log_snr": plan.log_snr,
@@ -148,11 +148,11 @@ class _Forks:
         dataset: str,
         batch: int,
         meter: Meter,
-        stated: Sequence[str],
+        stated: Sequence[str] | None,
     ) -> None:
         self.model, self.readout, self.settings, self.plan = model, readout, settings, plan
         self.seed, self.dataset, self.batch, self.meter = seed, dataset, batch, meter
-        self.stated = stated  #: factors whose posterior answers; empty if the model is run
+        self.stated = stated  #: factors whose posterior answers; None if the model is run
 
     def run(
         self, group: Items, states: Sequence[torch.Tensor], votes: str, posterior: str
@@ -168,7 +168,7 @@ class _Forks:
             levels,
         )
         found: dict[str, NDArray[Any]] = {}
-        if self.stated:
+        if self.stated is not None:
             law = stated_posterior(self.model, states, self.plan, self.stated)
             found |= {f"{posterior}/{name}": by_item(p, levels) for name, p in law.items()}
             judged = {
@@ -179,7 +179,7 @@ class _Forks:
             ends = come_back(self.model, self.plan, copies, streams, self.settings.method, self.batch, self.meter)
             judged = judge(self.readout, self.model.decode(ends))
         for number, (name, p) in enumerate(judged.items()):
-            if self.stated or self.readout.exact:
+            if self.stated is not None or self.readout.exact:
                 p = _drawn(p, uniform(streams.paths, VERDICTS + number, (1,)))
             table = by_item(p, levels)  # (k N, U, K), continuation by continuation
             found[f"{votes}/{name}"] = table.reshape(k, -1, *table.shape[1:]).sum(axis=0)

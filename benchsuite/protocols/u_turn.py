@@ -113,9 +113,11 @@ def u_turn(
             if not stated:
                 found |= {f"judged/{name}": by_item(p, levels) for name, p in judge(readout, ends).items()}
         if stated or (readout.exact and isinstance(model, ExactModel)):  # it knows the posterior at the turn
-            law = stated_posterior(model, noised, plan, tuple(verdict))
-            kinds = ["judged"] * stated + ["reference"] * (exact or not stated)
-            found |= {f"{kind}/{name}": by_item(p, levels) for name, p in law.items() for kind in kinds}
+            law = {n: by_item(p, levels) for n, p in stated_posterior(model, noised, plan, tuple(verdict)).items()}
+            if stated:
+                found |= {f"judged/{name}": p for name, p in law.items()}
+            if exact or not stated:  # else the item is none of those whose posterior it is
+                found |= {f"reference/{name}": p for name, p in law.items()}
         return found
 
     def block(draw: int, index: range) -> Arrays:
