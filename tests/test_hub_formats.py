@@ -133,9 +133,9 @@ def test_taps_of_blocks_that_return_images_beside_their_hidden_state(
     with taps.recording():
         model.denoise(normal((3, 16, 16)), torch.ones(4))
     widths = {name: pooled.shape for name, pooled in taps.pooled.items()}
-    assert widths["down_blocks.0"] == (4, 32)
-    assert widths["up_blocks.1"] == (4, 32)
-    assert widths["mid_block"] == (4, 64)
+    assert widths["down_blocks.0"] == (4, 4 * 32)  # quadrants
+    assert widths["up_blocks.1"] == (4, 4 * 32)
+    assert widths["mid_block"] == (4, 4 * 64)
 
 
 # ------------------------------------------------------------------------ CompVis/ldm-celebahq-256

@@ -263,8 +263,8 @@ def test_taps_are_the_pooled_activations_of_the_unconditional_pass() -> None:
             mid = network.mid(down)
             tokens = (mid + network.embed(null)[:, :, None, None]).flatten(2).transpose(1, 2)
             expected = {
-                "down": down.mean(dim=(2, 3)),  # the first of a tuple, (B, C, H, W)
-                "mid": mid.mean(dim=(2, 3)),
+                "down": quadrants(down),  # the first of a tuple, (B, C, H, W)
+                "mid": quadrants(mid),
                 "tokens": tokens.mean(dim=1),  # (B, T, C)
                 "flat": network.flat(tokens.mean(dim=1)),  # (B, D)
                 "input": scaled.flatten(1),
@@ -273,6 +273,12 @@ def test_taps_are_the_pooled_activations_of_the_unconditional_pass() -> None:
         for name, value in expected.items():
             np.testing.assert_allclose(record[f"tap/{name}"][s], value.numpy(), atol=2e-5)
     assert {name for name in record.arrays if name.startswith("tap/")} == {f"tap/{name}" for name in expected}
+
+
+def quadrants(maps: torch.Tensor) -> torch.Tensor:
+    return torch.stack(
+        [maps[:, :, y : y + 2, x : x + 2].mean(dim=(2, 3)) for y in (0, 2) for x in (0, 2)], dim=2
+    ).flatten(1)
 
 
 def test_exact_models_offer_their_log_posterior_as_a_tap() -> None:
@@ -313,7 +319,12 @@ def test_a_tap_that_is_not_there_is_named() -> None:
 
 def test_pooling() -> None:
     x = torch.arange(24.0)
-    torch.testing.assert_close(pool(x.reshape(1, 2, 3, 4)), torch.tensor([[5.5, 17.5]]))
+    quadrants = [[2.5, 4.5, 10.5, 12.5]]
+    torch.testing.assert_close(pool(torch.arange(16.0).view(1, 1, 4, 4)), torch.tensor(quadrants))
+    torch.testing.assert_close(pool(x.reshape(2, 3, 4, 1)), x.reshape(2, 3, 4).mean(dim=2))
+    wide = torch.arange(4 * 129.0).view(1, 129, 2, 2)
+    assert torch.equal(pool(wide[:, :128]), wide[:, :128].flatten(1))
+    torch.testing.assert_close(pool(wide), wide.mean(dim=(2, 3)))
     torch.testing.assert_close(pool(x.reshape(1, 4, 6)), x.reshape(4, 6).mean(dim=0)[None])
     assert torch.equal(pool(x.reshape(4, 6).half()), x.reshape(4, 6))
     large = torch.randn(2, 3, 40, 60, generator=torch.Generator().manual_seed(0))

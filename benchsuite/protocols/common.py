@@ -18,6 +18,8 @@ from benchsuite.randomness import normal, stream_keys
 
 #: How the modules are called that see the noise level or a label and never the image.
 EMBEDDINGS = ("time_", "class_emb", "label_emb", "emb", "t_embedder", "y_embedder", "adaLN")
+#: Features that a map is pooled to, at most, unless it has more channels: what some hundred items can teach.
+MOST_FEATURES = 512
 #: Draws per (item, level) that streams keep apart.
 MAX_DRAWS = 4096
 
@@ -151,7 +153,7 @@ class Taps:
     """Records pooled activations of modules during a forward pass.
 
     A module's output may be a tensor or a tuple whose first element is the hidden state (diffusers' down
-    blocks). Channels-first maps (B, C, H, W) are averaged over space, token sequences (B, T, C) over tokens.
+    blocks). They are pooled as they come (see `pool`): no map is kept.
     """
 
     def __init__(self, network: torch.nn.Module | None, paths: Sequence[str]) -> None:
@@ -184,9 +186,15 @@ class Taps:
 
 
 def pool(hidden: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) or (B, T, C) or (B, C) => (B, C) float32."""
+    """Activations of one module => features (B, D) float32.
+
+    A map (B, C, H, W) is averaged over each of its quadrants, (B, 4 C), so that what lies where is not lost; over
+    all of it, (B, C), where that would be more than `MOST_FEATURES` or a side is a single pixel. Tokens (B, T, C)
+    are averaged, (B, C) is taken as it is.
+    """
     if hidden.dim() == 4:
-        hidden = hidden.mean(dim=(2, 3))
+        quadrants = 4 * hidden.shape[1] <= MOST_FEATURES and min(hidden.shape[2:]) > 1
+        hidden = torch.nn.functional.adaptive_avg_pool2d(hidden, 2 if quadrants else 1)
     elif hidden.dim() == 3:
         hidden = hidden.mean(dim=1)
     return hidden.float().flatten(1)
