@@ -88,6 +88,23 @@ def test_posterior_and_heads_are_those_of_the_plain_sum(model: EmpiricalBayes, s
         assert np.allclose(spread[factor.name].numpy(), apart, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("sigma", [0.05, 0.7, 5.0])
+def test_joint_entropy_is_that_of_the_plain_sum_over_combinations(model: EmpiricalBayes, sigma: float) -> None:
+    """Copies of a point with labels of their own, and points that share their labels, included."""
+    split = Copies().split("train")
+    points = split.images.flatten(1)
+    x = points[[0, 2, 7]] + sigma * torch.tensor(np.random.default_rng(0).standard_normal((3, 128))).float()
+    weights = weights_by_hand(x, sigma, points)
+    expected = np.zeros(3)
+    combinations = split.labels.unique(dim=0)
+    assert len(combinations) < len(points)
+    for combination in combinations:
+        p = weights[:, (split.labels == combination).all(1).numpy()].sum(1)
+        expected -= p * np.log(np.where(p > 0, p, 1.0))
+    found = model.joint_entropy(x.view(3, 1, 8, 16), torch.full((3,), sigma))
+    assert np.allclose(found.numpy(), expected, atol=1e-6)
+
+
 def test_a_label_without_relation_to_the_image_is_never_known() -> None:
     """Every image once with each value: the posterior of that factor is uniform at every level."""
 

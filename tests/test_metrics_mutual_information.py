@@ -127,6 +127,19 @@ def test_what_the_posterior_leaves_open_quiets_the_spread_of_the_heads() -> None
     assert not curves[""].flags
 
 
+def test_the_entropy_that_is_left_quiets_the_mse_difference() -> None:
+    """All factors together have too many values for a posterior; its entropy will do."""
+    rng = np.random.default_rng(0)
+    noisy = 0.1 * (1 + 0.5 * rng.normal(size=(6, 69)))
+    made = record({"plain": 5 + noisy, "given": np.full((6, 69), 5.0), "gap": noisy}, exact=True)
+    made.arrays["entropy/class"] = np.where(GRID < 0, 0.3 + 0.1 * rng.normal(size=(6, 1)), 0.0)
+    curves = {c.variant: c for c in computed(made)}
+    assert curves.keys() == {"", "mse-difference", "plug-in"}
+    assert curves[""].extra["form"] == "posterior"
+    np.testing.assert_allclose(curves[""].per_item[:, GRID >= 0], np.log(2), atol=1e-12)
+    assert curves["mse-difference"].per_item[:, -1].std() > 0.01
+
+
 def filtered(p: Array, labels: list[int], **facts: Any) -> Record:
     """A label filter of one factor that gave p (M, T, K) to its values, and its coarse half."""
     items = np.array([f"i{n}" for n in range(len(p))])

@@ -160,6 +160,25 @@ def test_curves_are_what_the_posterior_says(both: tuple[Report, Report], factor:
             assert abs(curve.value[at] - (offset + scale * expected.mean().item())) < 3 * error + 0.003
 
 
+def test_all_factors_together_are_what_the_posterior_over_images_says(both: tuple[Report, Report]) -> None:
+    """Every image has labels of its own: joint I = ln N - E H(p(image | x)), and ends a control short of H."""
+    model = PlainSums()
+    model.bind(data := loaded())
+    model.load()
+    curve = both[0].curve("mutual-information", "joint")
+    rng = np.random.default_rng(6)
+    images = data.split("train").images[:128].repeat(8, 1, 1, 1)
+    for log_snr in (-4.0, -2.0, 0.0, 2.0, 4.0):
+        sigma = math.exp(-log_snr / 2)
+        x = images + sigma * torch.from_numpy(rng.standard_normal(images.shape)).float()
+        weights = model.weights(x, torch.full((len(x),), sigma))
+        known = math.log(weights.shape[1]) + (weights * np.log(np.maximum(weights, 1e-300))).sum(axis=1)
+        at = int(np.abs(curve.log_snr - log_snr).argmin())
+        error = math.hypot((curve.high[at] - curve.low[at]) / 3.92, known.std() / 128**0.5)
+        assert abs(curve.value[at] - known.mean()) < 3 * error + 0.003
+    assert curve.value[-1] == pytest.approx(math.log(128), abs=1e-3)
+
+
 def test_order_and_control(both: tuple[Report, Report]) -> None:
     """Hues of large areas first, the grain last, and nothing is ever known of the control."""
     curves = {factor: both[0].curve("mutual-information", factor) for factor in FACTORS}

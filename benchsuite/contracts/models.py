@@ -131,6 +131,14 @@ class ExactModel(DiffusionModel):
         """
         return None
 
+    def joint_entropy(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor | None:
+        """Entropy of p(all factors | x) in nats, (B,), at least that of any factor alone.
+
+        None (the default) where it is not known: all factors together have too many values to list them.
+        x (B, *shape), sigma (B,).
+        """
+        return None
+
     def prior(self) -> dict[str, torch.Tensor]:
         """p(factor) as {factor name: (K,)}."""
         raise NotImplementedError(f"{self.name} does not state its prior")

@@ -42,6 +42,20 @@ def _normalised(case: ModelCase) -> Observation:
     return findings(wrong, "probabilities")
 
 
+@EXACT.add("joint-entropy", "joint_entropy is at least that of every factor's posterior and at most their sum")
+def _joint_entropy(case: ModelCase) -> Observation:
+    found = []
+    for level in case.levels:
+        joint = level.model.joint_entropy(level.x, level.x.new_full((len(level.x),), level.sigma))
+        if joint is None:
+            raise Skip("not stated")
+        single = torch.stack([torch.special.entr(p).sum(dim=1) for p in level.posterior.values()])
+        where = f"at sigma = {level.sigma:.3g}"
+        found.append((f"missing to the largest {where}", float((single.amax(dim=0) - joint).max()), 1e-6))
+        found.append((f"beyond the sum {where}", float((joint - single.sum(dim=0)).max()), 1e-6))
+    return worst("nats", found)
+
+
 @EXACT.add("posterior-calibrated", "the true labels are as surprising as the posterior says: E[NLL] = E[H(p)]")
 def _calibrated(case: ModelCase) -> Observation:
     found = []

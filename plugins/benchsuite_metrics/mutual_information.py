@@ -64,9 +64,9 @@ class MutualInformation(Metric):
     Factors with too many values to filter, and all factors jointly, publish the mse difference. On an exact
     model's own population the true label is replaced by its posterior given the noisy image (Rao–Blackwell: the
     same mean with less noise), and what is not filtered publishes the combination with the smallest variance of
-    two forms that have the same mean: of the integral of the rate's conditional expectation (`rao-blackwell`) and
-    H - H(posterior), which has no noise left where the value is certain, or failing that of mse difference and
-    plug-in.
+    two forms that have the same mean: of the integral (of the rate's conditional expectation, `rao-blackwell`, or
+    failing that of the mse difference) and H - H(posterior), which has no noise left where the value is certain;
+    where the joint posterior is not known, of mse difference and plug-in.
     """
 
     name = "mutual-information"
@@ -135,12 +135,15 @@ def _quietest(
     sweep: Record, factor: str, entropy: float, forms: Mapping[str, tuple[Record, FloatArray]]
 ) -> dict[str, tuple[Record, FloatArray]]:
     """{form: (record, (M, T) nats)}, the least noisy combination of two forms that have the same mean."""
-    if "rao-blackwell" in forms:
-        known = entropy - _entropy(sweep[f"posterior/{factor}"].astype(np.float64))
-        name, pair = "posterior", (forms["rao-blackwell"][1], known)
+    integral = next(iter(forms.values()))[1]
+    name, other = "posterior", forms["plug-in"][1]
+    if f"entropy/{factor}" in sweep.arrays:
+        other = entropy - sweep[f"entropy/{factor}"].astype(np.float64)
+    elif "rao-blackwell" in forms:
+        other = entropy - _entropy(sweep[f"posterior/{factor}"].astype(np.float64))
     else:
-        name, pair = "control-variate", (forms["mse-difference"][1], forms["plug-in"][1])
-    return {name: (sweep, _least_variance(*pair, sweep["items"]))}
+        name = "control-variate"
+    return {name: (sweep, _least_variance(integral, other, sweep["items"]))}
 
 
 def _filter_forms(record: Record, factor: str, entropy: float) -> dict[str, tuple[Record, FloatArray]]:

@@ -92,6 +92,11 @@ class EmpiricalBayes(ExactModel):
         share = torch.zeros(len(self._finite), indicator.shape[1], dtype=torch.float64, device=indicator.device)
         share.index_add_(0, self._finite.copies, indicator.double())
         self._share = share / self._finite.count[:, None]
+        # every (distinct image, labels) that occurs, and the fraction of the image's copies that it is
+        combination = torch.unique(self.population_labels, dim=0, return_inverse=True)[1]
+        labelled = torch.stack([self._finite.copies, combination])
+        (self._labelled, self._combination), times = torch.unique(labelled, dim=1, return_counts=True)
+        self._labelled_share = times / self._finite.count[self._labelled]
         self._first = torch.empty(len(self._finite), dtype=torch.int64, device=indicator.device)
         self._first[self._finite.copies.flip(0)] = torch.arange(len(indicator), device=indicator.device).flip(0)
 
@@ -172,6 +177,19 @@ class EmpiricalBayes(ExactModel):
                         spread = cells.marginal(apart, position).square().sum(2) / p
                         found[self.factors[number].name][block[part]] = spread.sum(1)
         return found
+
+    def joint_entropy(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """See `ExactModel.joint_entropy`: a sum over the combinations of labels that occur in the population."""
+        import torch
+
+        check_query(self.name, self.shape, x, sigma)
+        out = x.new_empty(len(x), dtype=torch.float64)
+        combinations = int(self._combination.max()) + 1
+        for rows, _, weights in self._finite.weights(self._finite.coordinates(x.flatten(1)), sigma):
+            p = weights.new_zeros(len(weights), combinations)
+            p.index_add_(1, self._combination, weights[:, self._labelled] * self._labelled_share)
+            out[rows] = torch.special.entr(p).sum(1)
+        return out
 
     def sample_posterior(
         self, x: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator | None = None
