@@ -87,8 +87,7 @@ class Bench:
         exact = model.exact and (unit.split == "train" or not unit.dataset)
         prior = _prior(model, dataset)
         entropy = {name: float(-(p[p > 0] * np.log(p[p > 0])).sum()) for name, p in prior.items()}
-        # the splits of own data are draws; an exact model's population is no sample of anything else
-        everything = (dataset.enumerated or exact) and not isinstance(dataset, OwnData)
+        everything = dataset.enumerated and not isinstance(dataset, OwnData)  # whose splits are draws
         entropy["joint"] = _joint_entropy(dataset.split("train").labels, everything)
         readout = dataset.readout()
         if readout is not None:

@@ -89,7 +89,7 @@ def test_posterior_and_heads_are_those_of_the_plain_sum(model: EmpiricalBayes, s
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.7, 5.0])
-def test_joint_entropy_is_that_of_the_plain_sum_over_combinations(model: EmpiricalBayes, sigma: float) -> None:
+def test_joint_information_is_that_of_the_plain_sum_over_combinations(model: EmpiricalBayes, sigma: float) -> None:
     """Copies of a point with labels of their own, and points that share their labels, included."""
     split = Copies().split("train")
     points = split.images.flatten(1)
@@ -99,9 +99,10 @@ def test_joint_entropy_is_that_of_the_plain_sum_over_combinations(model: Empiric
     combinations = split.labels.unique(dim=0)
     assert len(combinations) < len(points)
     for combination in combinations:
-        p = weights[:, (split.labels == combination).all(1).numpy()].sum(1)
-        expected -= p * np.log(np.where(p > 0, p, 1.0))
-    found = model.joint_entropy(x.view(3, 1, 8, 16), torch.full((3,), sigma))
+        carried = (split.labels == combination).all(1).numpy()
+        p, prior = weights[:, carried].sum(1), carried.mean()
+        expected += p * np.log(np.where(p > 0, p, 1.0)) - prior * np.log(prior)
+    found = model.joint_information(x.view(3, 1, 8, 16), torch.full((3,), sigma))
     assert np.allclose(found.numpy(), expected, atol=1e-6)
 
 

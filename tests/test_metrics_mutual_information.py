@@ -127,12 +127,12 @@ def test_what_the_posterior_leaves_open_quiets_the_spread_of_the_heads() -> None
     assert not curves[""].flags
 
 
-def test_the_entropy_that_is_left_quiets_the_mse_difference() -> None:
-    """All factors together have too many values for a posterior; its entropy will do."""
+def test_what_is_known_jointly_quiets_the_mse_difference() -> None:
+    """All factors together have too many values for a posterior; what it leaves open will do."""
     rng = np.random.default_rng(0)
     noisy = 0.1 * (1 + 0.5 * rng.normal(size=(6, 69)))
     made = record({"plain": 5 + noisy, "given": np.full((6, 69), 5.0), "gap": noisy}, exact=True)
-    made.arrays["entropy/class"] = np.where(GRID < 0, 0.3 + 0.1 * rng.normal(size=(6, 1)), 0.0)
+    made.arrays["information/class"] = np.where(GRID < 0, 0.3 + 0.1 * rng.normal(size=(6, 1)), np.log(2))
     curves = {c.variant: c for c in computed(made)}
     assert curves.keys() == {"", "mse-difference", "plug-in"}
     assert curves[""].extra["form"] == "posterior"

@@ -131,10 +131,10 @@ class ExactModel(DiffusionModel):
         """
         return None
 
-    def joint_entropy(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor | None:
-        """Entropy of p(all factors | x) in nats, (B,), at least that of any factor alone.
+    def joint_information(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor | None:
+        """H(all factors together) - H(all factors together | x) in nats, (B,): its mean is their joint I.
 
-        None (the default) where it is not known: all factors together have too many values to list them.
+        None (the default) where it is not known: together they may have too many values to list them.
         x (B, *shape), sigma (B,).
         """
         return None

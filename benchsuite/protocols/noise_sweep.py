@@ -12,7 +12,7 @@ Record arrays (M = N draws × items, rows draw by draw; T levels; S tapped level
                                      (with two factors or more also a head ``joint``, given all labels)
 ``posterior/<factor>`` (M, T, K)     exact models only
 ``spread/<factor>``    (M, T)        exact models on their own population: sum_k p(k | x) ‖eps_hat_k - eps_hat‖²
-``entropy/joint``      (M, T)        the same, where the model knows it: entropy of p(all factors | x), nats
+``information/joint``  (M, T)        the same, where the model knows it: H(all factors) - H(all factors | x), nats
 ``tap_log_snr``        (S,)          the levels at which taps are kept
 ``tap_items``, ``tap_role`` (R,) str  role is "train", "val" or "test"
 ``tap_labels/<factor>`` (R,) int64
@@ -231,8 +231,8 @@ class _Sweep:
                 if given and self.values:
                     spread = head_spread(self.model, x, sigma, plain, posterior, self.values, self.meter)
                     outcome |= {f"spread/{name}": value for name, value in spread.items()}
-                    if "joint" in given and (entropy := self.model.joint_entropy(x, sigmas)) is not None:
-                        outcome["entropy/joint"] = entropy.float()
+                    known = self.model.joint_information(x, sigmas) if "joint" in given else None
+                    outcome |= {} if known is None else {"information/joint": known.float()}
                 if keep_taps:
                     # a floor far below what matters keeps the features finite
                     logs = [p.clamp_min(1e-12).log() for k, p in outcome.items() if k.startswith("posterior/")]

@@ -42,18 +42,19 @@ def _normalised(case: ModelCase) -> Observation:
     return findings(wrong, "probabilities")
 
 
-@EXACT.add("joint-entropy", "joint_entropy is at least that of every factor's posterior and at most their sum")
-def _joint_entropy(case: ModelCase) -> Observation:
+@EXACT.add("joint-information", "x tells at least as much of all factors together as of any of them")
+def _joint_information(case: ModelCase) -> Observation:
     found = []
     for level in case.levels:
-        joint = level.model.joint_entropy(level.x, level.x.new_full((len(level.x),), level.sigma))
+        joint = level.model.joint_information(level.x, level.x.new_full((len(level.x),), level.sigma))
         if joint is None:
             raise Skip("not stated")
-        single = torch.stack([torch.special.entr(p).sum(dim=1) for p in level.posterior.values()])
-        where = f"at sigma = {level.sigma:.3g}"
-        found.append((f"missing to the largest {where}", float((single.amax(dim=0) - joint).max()), 1e-6))
-        found.append((f"beyond the sum {where}", float((joint - single.sum(dim=0)).max()), 1e-6))
-    return worst("nats", found)
+        for name, p in level.posterior.items():
+            known = torch.special.entr(case.prior[name]).sum() - torch.special.entr(p).sum(dim=1)
+            missing = known - joint
+            error = float(missing.std()) / math.sqrt(MANY) + 1e-6
+            found.append((f"beyond {name} at sigma = {level.sigma:.3g}", float(missing.mean()) / error, SIGMAS))
+    return worst("standard errors missing", found)
 
 
 @EXACT.add("posterior-calibrated", "the true labels are as surprising as the posterior says: E[NLL] = E[H(p)]")

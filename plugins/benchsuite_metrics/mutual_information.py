@@ -137,8 +137,8 @@ def _quietest(
     """{form: (record, (M, T) nats)}, the least noisy combination of two forms that have the same mean."""
     integral = next(iter(forms.values()))[1]
     name, other = "posterior", forms["plug-in"][1]
-    if f"entropy/{factor}" in sweep.arrays:
-        other = entropy - sweep[f"entropy/{factor}"].astype(np.float64)
+    if f"information/{factor}" in sweep.arrays:
+        other = sweep[f"information/{factor}"].astype(np.float64)
     elif "rao-blackwell" in forms:
         other = entropy - _entropy(sweep[f"posterior/{factor}"].astype(np.float64))
     else:

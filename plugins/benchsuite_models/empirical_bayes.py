@@ -97,6 +97,7 @@ class EmpiricalBayes(ExactModel):
         labelled = torch.stack([self._finite.copies, combination])
         (self._labelled, self._combination), times = torch.unique(labelled, dim=1, return_counts=True)
         self._labelled_share = times / self._finite.count[self._labelled]
+        self._joint_entropy = float(torch.special.entr(combination.bincount().double() / len(combination)).sum())
         self._first = torch.empty(len(self._finite), dtype=torch.int64, device=indicator.device)
         self._first[self._finite.copies.flip(0)] = torch.arange(len(indicator), device=indicator.device).flip(0)
 
@@ -178,8 +179,8 @@ class EmpiricalBayes(ExactModel):
                         found[self.factors[number].name][block[part]] = spread.sum(1)
         return found
 
-    def joint_entropy(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """See `ExactModel.joint_entropy`: a sum over the combinations of labels that occur in the population."""
+    def joint_information(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """See `ExactModel.joint_information`; over the combinations of labels that occur in the population."""
         import torch
 
         check_query(self.name, self.shape, x, sigma)
@@ -188,7 +189,7 @@ class EmpiricalBayes(ExactModel):
         for rows, _, weights in self._finite.weights(self._finite.coordinates(x.flatten(1)), sigma):
             p = weights.new_zeros(len(weights), combinations)
             p.index_add_(1, self._combination, weights[:, self._labelled] * self._labelled_share)
-            out[rows] = torch.special.entr(p).sum(1)
+            out[rows] = self._joint_entropy - torch.special.entr(p).sum(1)
         return out
 
     def sample_posterior(

@@ -268,6 +268,14 @@ class GeneratorIgnored(Healthy):
         return super().sample_posterior(x, sigma)
 
 
+class LessThanItsPart(Healthy):
+    """Says of all factors together half of what it says of the only one."""
+
+    def joint_information(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        p = super().posterior(x, sigma)["class"]
+        return (math.log(4) - torch.special.entr(p).sum(dim=1)) / 2
+
+
 class OptionIgnored(ExactMixture):
     """Takes the distance between classes and leaves it at its default."""
 
@@ -314,6 +322,7 @@ EXACT_BUGS: dict[str, Bug] = {
         (Overconfident, "posterior-calibrated", ("draws-match-posterior", "heads-mixture")),
         (ColumnsRolled, "posterior-calibrated", ("heads-mixture",)),
         (WrongPrior, "prior-frequencies", ()),
+        (LessThanItsPart, "joint-information", ()),
         (LabelsFromOne, "samples-valid", ()),
         (SeedBlind, "draws-independent", ("draws-match-denoise", "draws-match-posterior", "draws-spread")),
         (RowsMixedUp, "draws-match-denoise", ("draws-match-posterior", "draws-spread")),
