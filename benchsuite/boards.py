@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchsuite.results import SCALARS, Check, Estimate, Rank, Results, Row, Verdict
@@ -155,22 +155,33 @@ class Board:
 
 
 def boards(results: Results) -> tuple[Board, ...]:
-    """One board per (data set, factor), in the order of the document; last, what is about no factor.
+    """One board per (data set, factor), in the order of each model's rows; last, what is about no factor.
 
     Rows without values and without a factor, which failed before theirs were known, appear on every board of their
     data set.
     """
-    factors: dict[str, list[str]] = {}
+    factors: dict[str, dict[str, list[str]]] = {}
     for row in results.rows:
-        known = factors.setdefault(row.dataset, [])
+        known = factors.setdefault(row.dataset, {}).setdefault(row.label, [])
         if row.factor and row.factor not in known:
             known.append(row.factor)
     general = {row.dataset for row in results.rows if row.ok and not row.factor}
     return tuple(
         _board(results, dataset, factor)
-        for dataset, names in factors.items()
+        for dataset, names in ((dataset, _merged(each.values())) for dataset, each in factors.items())
         for factor in ([*names, ""] if dataset in general else names or [""])
     )
+
+
+def _merged(orders: Iterable[list[str]]) -> list[str]:
+    """All names, each before those that follow it in the order that brings it: deeper models have more levels."""
+    merged: list[str] = []
+    for names in orders:
+        for i, name in enumerate(names):
+            if name not in merged:
+                later = (merged.index(other) for other in names[i + 1 :] if other in merged)
+                merged.insert(min(later, default=len(merged)), name)
+    return merged
 
 
 def _board(results: Results, dataset: str, factor: str) -> Board:

@@ -103,6 +103,16 @@ def test_one_board_per_dataset_and_factor():
     assert {row.factor for row in garment.rows if row.ok} == {"garment"}
 
 
+def test_levels_of_deeper_models_come_where_they_belong():
+    rows = [
+        measured(f"depth {len(levels)}", MI, 0.0, None, oracle=True, factor=factor)
+        for levels in (("1", "0"), ("3", "2", "1", "0"), ("1", "0", "joint"))
+        for factor in ("class", *levels)
+    ]
+    found = boards(parse_results(document(rows, [])))
+    assert [board.factor for board in found] == ["class", "3", "2", "1", "0", "joint"]
+
+
 def test_a_ranked_model_with_a_hole_loses_its_rank_and_says_why():
     rows = [r for r in board_rows() if (r["label"], r["metric"]) != ("ddpm", RETENTION)]
     rows = [r for r in rows if (r["label"], r["metric"]) != ("score-sde", MI)]
