@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchsuite import Dataset, DiffusionModel, ExactModel, Factor, Metric, Readout, Split
+from benchsuite import Dataset, DiffusionModel, ExactModel, Factor, Metric, MissingDataError, Readout, Split
 from benchsuite.discovery import Catalog
 from benchsuite.own_data import ExactReadout
 from benchsuite.protocols.settings import FilterSettings, ForkSettings, SweepSettings, UTurnSettings
@@ -148,6 +148,28 @@ class ToyData(Dataset):
 
     def readout(self) -> Readout | None:
         return ToyReadout()
+
+
+def mislabelled(split: str, value: int) -> type[Dataset]:
+    """Toy data of which one label lies outside its range."""
+
+    class Mislabelled(ToyData):
+        name = "toy-data"
+
+        def load(self) -> None:
+            super().load()
+            self.splits[split].labels[3] = value
+
+    return Mislabelled
+
+
+class Missing(ToyData):
+    """Toy data that are not there."""
+
+    name = "missing"
+
+    def load(self) -> None:
+        raise MissingDataError("no images in ./data; get them with: fetch-the-data")
 
 
 class DrawnData(Dataset):
