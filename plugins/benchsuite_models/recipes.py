@@ -136,11 +136,13 @@ def _rooms(steps: int, restarts: tuple[int, ...] = ()) -> Optimisation:
 
 #: rooms on their way to having grain or not
 _GRAIN = Blend(("texture",), low=-2.0, high=4.0, emphasis=30.0)
+#: and to another shape, which is known earlier
+_SHAPE = Blend(("shape",), low=-3.0, high=2.0, emphasis=10.0)
 
 
-def _told_apart(start: int, noise: Noise) -> Stage:
+def _told_apart(start: int, noise: Noise, blends: tuple[Blend | None, ...] = (_GRAIN, None)) -> Stage:
     """From step `start` on, also what tells heads apart, which is known early."""
-    return Stage(start, replace(noise, centre=-2.5, width=1.5), (_GRAIN, None), contrast=10.0)
+    return Stage(start, replace(noise, centre=-2.5, width=1.5), blends, contrast=10.0)
 
 
 class DDPMFashionMNIST(_Diffusion):
@@ -223,11 +225,15 @@ class DDPMShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, centre=-2.0),
-        replace(_rooms(19000, restarts=(5000, 7000, 9000, 11000, 14500)), muon=11000),
+        replace(_rooms(25000, restarts=(5000, 7000, 9000, 11000, 14500, 19000)), muon=11000),
         patch=4,
         prediction="sample",
         targets="posterior",
-        stages=(Stage(9000, blends=(_GRAIN,)), _told_apart(11000, _CLEAN_NOISE)),
+        stages=(
+            Stage(9000, blends=(_GRAIN,)),
+            _told_apart(11000, _CLEAN_NOISE),
+            _told_apart(19000, _CLEAN_NOISE, (_GRAIN, None, None)),
+        ),
     )
 
 
@@ -241,11 +247,15 @@ class ScoreSDEShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, high=7.0, centre=-1.0, width=2.0),
-        replace(_rooms(24500, restarts=(4500, 9000, 12500, 16500, 20000)), muon=16500),
+        replace(_rooms(30500, restarts=(4500, 9000, 12500, 16500, 20000, 24500)), muon=16500),
         patch=4,
         prediction="denoised",
         targets="posterior",
-        stages=(Stage(12500, blends=(_GRAIN,)), _told_apart(16500, replace(_CLEAN_NOISE, high=7.0))),
+        stages=(
+            Stage(12500, blends=(_GRAIN,)),
+            _told_apart(16500, replace(_CLEAN_NOISE, high=7.0)),
+            _told_apart(24500, replace(_CLEAN_NOISE, high=7.0), (_GRAIN, None, None)),
+        ),
     )
 
 
@@ -262,7 +272,7 @@ class LatentDiffusionShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_IMAGE_NOISE, centre=-2.0),
-        replace(_rooms(20000, restarts=(5000, 7000, 10000, 12500, 16500)), muon=16500),
+        replace(_rooms(26000, restarts=(5000, 7000, 10000, 12500, 16500, 20000)), muon=16500),
         replace(
             _IMAGE_AUTOENCODER,
             latent_channels=8,
@@ -272,5 +282,9 @@ class LatentDiffusionShapes(_Diffusion):
         patch=2,
         prediction="v_prediction",
         targets="posterior",
-        stages=(Stage(12500, blends=(_GRAIN,)), _told_apart(16500, _IMAGE_NOISE)),
+        stages=(
+            Stage(12500, blends=(_GRAIN,)),
+            _told_apart(16500, _IMAGE_NOISE),
+            _told_apart(20000, _IMAGE_NOISE, (_GRAIN, _GRAIN, _SHAPE, None)),
+        ),
     )
