@@ -111,7 +111,8 @@ def _row(line: Line, board: Board, x: Scale, top: float, series: Series, layout:
     if layout.heading:
         parts = [text(0, top + 20, line.label, "start", "who"), text(layout.right, top + 20, said, "end")]
     else:
-        middle = top + PAD + LANE * len(routes) / 2
+        lanes = LANE * len(routes)
+        middle = top + PAD + min(lanes / 2, lanes - 14)  # both lines end above the clock, however few lanes
         parts = [text(0, middle + 1, line.label, "start", "who"), text(0, middle + 16, said, "start")]
     top += layout.heading + PAD
     for route, onset in _onsets(line):
