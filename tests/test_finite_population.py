@@ -106,6 +106,25 @@ def test_joint_information_is_that_of_the_plain_sum_over_combinations(model: Emp
     assert np.allclose(found.numpy(), expected, atol=1e-6)
 
 
+def test_images_without_labels_have_a_denoiser_and_nothing_to_know() -> None:
+    class Unlabelled(Copies):
+        factors = ()
+
+        def split(self, name: str) -> Split:
+            part = super().split(name)
+            return Split(part.images, part.labels[:, :0], part.ids)
+
+    found, labelled = EmpiricalBayes(), EmpiricalBayes()
+    found.bind(Unlabelled())
+    labelled.bind(Copies())
+    found.load()
+    labelled.load()
+    x, sigma = found.population[:4], torch.full((4,), 0.7)
+    assert torch.equal(found.denoise(x, sigma), labelled.denoise(x, sigma))
+    assert found.posterior(x, sigma) == {}
+    assert found.joint_information(x, sigma).abs().max() < 1e-12
+
+
 def test_a_label_without_relation_to_the_image_is_never_known() -> None:
     """Every image once with each value: the posterior of that factor is uniform at every level."""
 

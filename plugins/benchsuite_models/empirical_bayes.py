@@ -93,7 +93,9 @@ class EmpiricalBayes(ExactModel):
         share.index_add_(0, self._finite.copies, indicator.double())
         self._share = share / self._finite.count[:, None]
         # every (distinct image, labels) that occurs, and the fraction of the image's copies that it is
-        combination = torch.unique(self.population_labels, dim=0, return_inverse=True)[1]
+        combination = torch.zeros_like(self._finite.copies)
+        if self.factors:
+            combination = torch.unique(self.population_labels, dim=0, return_inverse=True)[1]
         labelled = torch.stack([self._finite.copies, combination])
         (self._labelled, self._combination), times = torch.unique(labelled, dim=1, return_counts=True)
         self._labelled_share = times / self._finite.count[self._labelled]
