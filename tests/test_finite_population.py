@@ -49,6 +49,14 @@ def weights_by_hand(x: torch.Tensor, sigma: float, points: torch.Tensor) -> np.n
     return np.asarray(raised / raised.sum(1, keepdims=True), np.float64)
 
 
+def noised(sigma: float) -> tuple[Split, torch.Tensor, np.ndarray]:
+    """All items, three of them under noise (3, 128), and p(i | x) (3, 12)."""
+    split = Copies().split("train")
+    points = split.images.flatten(1)
+    x = points[[0, 2, 7]] + sigma * torch.tensor(np.random.default_rng(0).standard_normal((3, 128))).float()
+    return split, x, weights_by_hand(x, sigma, points)
+
+
 def test_copies_are_found_and_the_span_is_short(model: EmpiricalBayes) -> None:
     population = FinitePopulation(model.population.flatten(1))
     assert len(population) == 9
@@ -59,10 +67,8 @@ def test_copies_are_found_and_the_span_is_short(model: EmpiricalBayes) -> None:
 
 @pytest.mark.parametrize("sigma", [0.05, 0.7, 5.0])
 def test_posterior_and_heads_are_those_of_the_plain_sum(model: EmpiricalBayes, sigma: float) -> None:
-    split = Copies().split("train")
+    split, x, weights = noised(sigma)
     points = split.images.flatten(1)
-    x = points[[0, 2, 7]] + sigma * torch.tensor(np.random.default_rng(0).standard_normal((3, 128))).float()
-    weights = weights_by_hand(x, sigma, points)
     images, sigmas = x.view(3, 1, 8, 16), torch.full((3,), sigma)
     assert torch.allclose(
         model.denoise(images, sigmas).flatten(1),
@@ -91,13 +97,10 @@ def test_posterior_and_heads_are_those_of_the_plain_sum(model: EmpiricalBayes, s
 @pytest.mark.parametrize("sigma", [0.05, 0.7, 5.0])
 def test_joint_information_is_that_of_the_plain_sum_over_combinations(model: EmpiricalBayes, sigma: float) -> None:
     """Copies of a point with labels of their own, and points that share their labels, included."""
-    split = Copies().split("train")
-    points = split.images.flatten(1)
-    x = points[[0, 2, 7]] + sigma * torch.tensor(np.random.default_rng(0).standard_normal((3, 128))).float()
-    weights = weights_by_hand(x, sigma, points)
+    split, x, weights = noised(sigma)
     expected = np.zeros(3)
     combinations = split.labels.unique(dim=0)
-    assert len(combinations) < len(points)
+    assert len(combinations) < len(split)
     for combination in combinations:
         carried = (split.labels == combination).all(1).numpy()
         p, prior = weights[:, carried].sum(1), carried.mean()
