@@ -90,6 +90,7 @@ def _row(
         "oracle": unit.oracle,
         "space": unit.space,
         "reference": unit.reference,
+        "reference_split": _reference_split(outcome) if unit.reference else None,
         "dataset": outcome.dataset,
         "split": unit.split,
         "metric": metric.name,
@@ -295,7 +296,12 @@ def _reference(
     unit = outcome.unit
     if unit.reference is None:
         return None
-    return summaries.get((unit.reference, "train", outcome.dataset, factor, metric))
+    return summaries.get((unit.reference, _reference_split(outcome), outcome.dataset, factor, metric))
+
+
+def _reference_split(outcome: Outcome) -> str:
+    """Where the oracle is compared to: a data set that is not enumerated after all has none but its population."""
+    return outcome.unit.reference_split if outcome.facts.get("enumerated", True) else "train"
 
 
 def _factors(outcome: Outcome, metric: Metric) -> list[str]:

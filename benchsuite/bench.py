@@ -138,7 +138,7 @@ class Bench:
                     self.model, self.items, self._filtered(), self.settings.label_filter
                 ).values()
                 values = sum(int((p > 0).sum()) for p in chosen)
-                return label_filter.count_passes(self.settings.label_filter, items, values, reach)
+                return label_filter.count_passes(self.settings.label_filter, items, values, reach, self._stated())
             case Fork():
                 return fork.count_passes(self.settings.fork, items, reach, need, self._stated())
             case Trajectory():
@@ -167,7 +167,7 @@ class Bench:
         return self.exact and states
 
     def _stated(self) -> bool:
-        """Whether the model is the ideal of a data set not its own: its posterior answers U-turns and forks."""
+        """Whether the model is the ideal of a data set not its own: its posterior answers for its paths."""
         return isinstance(self.model, ExactModel) and bool(self.unit.dataset)
 
     def _filtered(self) -> dict[str, Any]:
@@ -231,7 +231,12 @@ class Bench:
             )
         if isinstance(need, LabelFilter):
             return label_filter.label_filter(
-                self.model, self.items, self._filtered(), self.settings.label_filter, **common
+                self.model,
+                self.items,
+                self._filtered(),
+                self.settings.label_filter,
+                stated=self._stated(),
+                **common,
             )
         if isinstance(need, Channels):
             assert isinstance(self.model, ChannelModel)
@@ -271,6 +276,7 @@ class Bench:
             request=need,
             train=self.training,
             stated=self._stated(),
+            exact=self.exact,
             **common,
         )
 
@@ -283,7 +289,7 @@ class Bench:
         judged = self.readout is not None and not isinstance(need, NoiseSweep | LabelFilter)
         tapped = isinstance(need, NoiseSweep) and (need.taps or bool(need.tap_levels))
         started = isinstance(need, Trajectory) or (isinstance(need, Fork) and need.paths)
-        forked = isinstance(need, Fork) and not self._stated()
+        forked = isinstance(need, Fork) and not (self._stated() and self.exact)
         used = self.settings.fork.items if forked else len(self.items)
         used = 0 if isinstance(need, Channels) else used  # they are sent items of their own
         return {

@@ -18,6 +18,8 @@ OWN_DATA = "own data"
 #: Splits in the order in which an oracle's rows are shown: its own population, then images it has not seen.
 _SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
 _SPLIT_TITLES = {"train": "population", "val": "validation", "test": "held out"}
+#: Of an oracle on an enumerated data set, whose every image it knows: the images that models are measured on.
+_SAME = "same images"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Line:
         """The label, and the images measured where these can be in doubt (an oracle of a data set)."""
         if self.split == "test" and not (self.oracle and "population" in self.any_row.extra):
             return self.label
-        return f"{self.label} · {_SPLIT_TITLES.get(self.split, self.split)}"
+        known = self.oracle and self.split == "test" and self.any_row.extra.get("enumerated") is True
+        return f"{self.label} · {_SAME if known else _SPLIT_TITLES.get(self.split, self.split)}"
 
     @property
     def place(self) -> str:
@@ -148,10 +151,10 @@ class Board:
         return [row for row in self.rows if row.n_items and (row.extra.get("redraws") or 1) == 1]
 
     def reference(self, line: Line) -> Line | None:
-        """The oracle line that the gaps of a model are taken from: on its own population, in the model's space."""
-        wanted = next((row.reference for row in line.rows.values() if row.reference), None)
-        found = [other for other in self.lines if other.oracle and other.label == wanted]
-        return min(found, key=_order, default=None)
+        """The oracle line that the gaps of a model are taken from, in the model's space."""
+        wanted = next(((row.reference, row.reference_split) for row in line.rows.values() if row.reference), None)
+        found = [other for other in self.lines if other.oracle and (other.label, other.split) == wanted]
+        return next(iter(found), None)
 
 
 def boards(results: Results) -> tuple[Board, ...]:

@@ -28,9 +28,10 @@ class Unit:
     cls: type[DiffusionModel]
     make_model: Callable[[], DiffusionModel]
     dataset: str  #: data set spec, the key of `Plan.datasets`; "" if the model is its own data set
-    split: str  #: "test" (held out), or "train" for an oracle's own population
+    split: str  #: "test" (what models are measured on), or "train" for an oracle's own population
     oracle: bool = False
     reference: str | None = None  #: label of the oracle that this unit is compared to
+    reference_split: str = "train"  #: and the split that it is compared on
     make_codec: Callable[[], DiffusionModel] | None = None  #: whose latents an oracle works in
     space: str = "pixels"
     metrics: tuple[str, ...] | None = None  #: names of the plan's metrics that it is scored with; None = all
@@ -113,8 +114,10 @@ def _units(group: Group, catalog: Catalog, request: Request) -> list[Unit]:
         hint = request.hint("datasets")
         raise UsageError(f"model {on_data[0][0]!r} needs a data set; name one with --datasets{hint}")
     for dataset in _distinct(group.datasets):
+        scored = [_class(catalog, "metrics", spec) for spec in group.metrics]
+        compared = any(metric.onset or metric.excess for metric in scored)
         enumerated = _class(catalog, "datasets", dataset).enumerated
-        units += _units_on(dataset, on_data, oracles, enumerated)
+        units += _units_on(dataset, on_data, oracles, enumerated, compared)
     return units
 
 
@@ -133,11 +136,14 @@ def _units_on(
     models: Sequence[tuple[str, type[DiffusionModel]]],
     oracles: Sequence[type[DiffusionModel]],
     enumerated: bool,
+    compared: bool,
 ) -> list[Unit]:
     """Trained models on held-out items, and every oracle they need on its population and on held-out items.
 
-    The items of an enumerated data set are all in the population: there an oracle is only run on that.
+    The items of an enumerated data set are all in the population: the oracle is the truth on them too. Models are
+    compared to it there, item by item, which spares the gap the luck of the items.
     """
+    paired = enumerated and compared
     asked = dict(models)
     references: dict[str, Unit] = {}
     trained = []
@@ -151,15 +157,31 @@ def _units_on(
             codec = make if cls.space == "latents" else None
             reference = oracle.name if codec is None else f"{oracle.name} [{spec}]"
             references.setdefault(reference, _oracle_unit(reference, oracle, dataset, codec, space))
-        trained.append(Unit(spec, spec, cls, make, dataset, "test", reference=reference, space=space))
+        trained.append(
+            Unit(
+                spec,
+                spec,
+                cls,
+                make,
+                dataset,
+                "test",
+                reference=reference,
+                reference_split="test" if paired else "train",
+                space=space,
+            )
+        )
     for spec, cls in asked.items():
         if cls.oracle:
             references.setdefault(spec, replace(_oracle_unit(spec, cls, dataset, None, "pixels"), spec=spec))
     populations = sorted(references.values(), key=lambda unit: unit.space != "pixels")
-    # images outside the population are shown once, in pixels; a latent oracle only serves as a reference
-    pixels = [unit for unit in populations if unit.make_codec is None and not enumerated]
-    held_out = [replace(unit, split="test") for unit in pixels]
-    return [*populations, *held_out, *trained]
+    pixels = [unit for unit in populations if unit.make_codec is None]
+    if paired:
+        compared_to = {unit.reference for unit in trained}
+        beside = [unit for unit in populations if unit.label in compared_to]
+        populations = pixels  # a latent oracle only serves as a reference
+    else:
+        beside = [] if enumerated else pixels  # images outside the population are shown once
+    return [*populations, *(replace(unit, split="test") for unit in beside), *trained]
 
 
 def _oracle_unit(

@@ -83,6 +83,7 @@ class Row:
     oracle: bool
     space: str
     reference: str | None  #: label of the oracle it is compared to
+    reference_split: str  #: and the split on which that was measured
     dataset: str
     split: str
     factor: str
@@ -270,6 +271,7 @@ def _row(row: JsonObject) -> Row:
         oracle=row.flag("oracle"),
         space=row.text("space", ""),
         reference=row.text("reference", "") or None,
+        reference_split=row.text("reference_split", "") or "train",
         dataset=row.text("dataset"),
         split=row.text("split", "test"),
         factor=factor,

@@ -58,6 +58,34 @@ def found():
     return document, parse_results(document)
 
 
+def test_a_gap_is_taken_where_the_unit_says_and_luck_with_the_items_is_none():
+    """The oracle's two rows differ; on the model's own items what the items do is the same on both sides."""
+    plan = plan_of(ToyModel, metrics=(MI,))
+    plan = replace(plan, settings=replace(Settings(), bootstrap=100))
+    (unit,) = plan.units
+    ideal = replace(unit, label="ideal", split="train", oracle=True)
+    same = replace(ideal, split="test")
+    found = {}
+    for name, split, facts in (
+        ("population", "train", {}),
+        ("test", "test", {"enumerated": True}),
+        ("draws", "test", {"enumerated": False}),  # its options decided otherwise than its class
+    ):
+        measured = outcome(replace(unit, reference="ideal", reference_split=split), {"shape": 0.5})
+        measured.facts = facts
+        outcomes = [outcome(ideal, {"shape": 0.0}), outcome(same, {"shape": 0.5}), measured]
+        results = parse_results(json.loads(json.dumps(assemble(plan, outcomes, {}))))
+        found[name] = next(row for row in results.rows if row.label == "toy")
+    assert [row.reference_split for row in found.values()] == ["train", "test", "train"]
+    for name in ("population", "draws"):
+        assert found[name].scalars["gap"].value == pytest.approx(0.5, abs=0.02)
+    gap, area = found["test"].scalars["gap"], found["test"].scalars["area"]
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0, 0, 0), abs=1e-12)
+    assert area.value == pytest.approx(0, abs=1e-12)
+    onset = found["test"].scalars["log_snr_50"]
+    assert onset.high - onset.low > 0.01
+
+
 def order(results, label, metric, split="test"):
     (one,) = [e for e in results.emergence if (e.label, e.metric, e.split) == (label, metric, split)]
     return one

@@ -85,6 +85,17 @@ def test_a_model_is_compared_to_its_own_oracle_on_the_population():
     assert found["empirical-bayes"] is None
 
 
+def test_on_enumerated_data_models_are_compared_on_the_same_images():
+    rows = board_rows()
+    for r in rows:
+        r["extra"] = r["extra"] | {"enumerated": True}
+        if not r["oracle"]:
+            r["reference_split"] = "test"
+    board = only_board(rows)
+    assert [line.title for line in board.lines[1:3]] == ["empirical-bayes · same images", "ddpm"]
+    assert board.reference(board.lines[2]) is board.lines[1]
+
+
 def test_entropy_is_not_stated_when_models_bring_different_data():
     rows = [measured("a", MI, 0.0, None, oracle=True), measured("b", MI, 0.0, None, oracle=True, entropy=0.5)]
     board = only_board(rows, [])

@@ -77,6 +77,11 @@ def shown(unit: Unit) -> tuple[Any, ...]:
     return unit.label, unit.dataset, unit.split, unit.oracle, unit.reference, unit.space
 
 
+class Everything(ToyData):
+    name = "everything"
+    enumerated = True
+
+
 def test_a_trained_model_brings_its_oracle() -> None:
     """The oracle on its own population (what gaps refer to) and on held-out items, before the model."""
     assert [shown(unit) for unit in units("toy")] == [
@@ -84,18 +89,36 @@ def test_a_trained_model_brings_its_oracle() -> None:
         ("oracle", "toy-data", "test", True, None, "pixels"),
         ("toy", "toy-data", "test", False, "oracle", "pixels"),
     ]
+    assert units("toy")[-1].reference_split == "train"
 
 
-def test_an_enumerated_data_set_has_no_images_outside_its_population() -> None:
-    class Everything(ToyData):
-        name = "everything"
-        enumerated = True
+def test_on_an_enumerated_data_set_models_are_compared_on_their_own_items() -> None:
+    """There the oracle is the truth of every item. In latents it is run for the gap alone."""
+    known = catalog_of(ToyModel, Latent, Oracle, Everything, HEADS)
+    plan = make_plan(request(["toy", "latent"], ["everything"], ["heads"]), known)
+    space = "latents of latent"
+    assert [shown(unit) for unit in plan.units] == [
+        ("oracle", "everything", "train", True, None, "pixels"),
+        ("oracle", "everything", "test", True, None, "pixels"),
+        ("oracle [latent]", "everything", "test", True, None, space),
+        ("toy", "everything", "test", False, "oracle", "pixels"),
+        ("latent", "everything", "test", False, "oracle [latent]", space),
+    ]
+    assert [unit.reference_split for unit in plan.units[-2:]] == ["test", "test"]
+    alone = make_plan(request(["oracle"], ["everything"], ["heads"]), known)
+    assert [shown(unit)[2] for unit in alone.units] == ["train"]
 
-    plan = make_plan(request(["toy"], ["everything"], ["heads"]), catalog_of(ToyModel, Oracle, Everything, HEADS))
+
+def test_without_a_gap_an_enumerated_data_set_has_no_images_outside_its_population() -> None:
+    silent = type("Silent", (HEADS,), {"name": "silent", "onset": False})
+    plan = make_plan(
+        request(["toy"], ["everything"], ["silent"]), catalog_of(ToyModel, Oracle, Everything, silent)
+    )
     assert [shown(unit) for unit in plan.units] == [
         ("oracle", "everything", "train", True, None, "pixels"),
         ("toy", "everything", "test", False, "oracle", "pixels"),
     ]
+    assert plan.units[-1].reference_split == "train"
 
 
 def test_a_latent_model_is_compared_in_its_own_latents() -> None:

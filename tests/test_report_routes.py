@@ -80,7 +80,7 @@ def test_every_route_is_read_as_information(data):
 
 def test_a_model_is_drawn_over_its_oracle_and_an_oracle_over_nothing(data):
     figures = {figure.title: figure for figure in routes_figures(data)}
-    assert set(figures) == {"empirical-bayes · population", "empirical-bayes · held out", *ZOO}
+    assert set(figures) == {"empirical-bayes · population", "empirical-bayes · same images", *ZOO}
     for title, figure in figures.items():
         assert [panel.title for panel in figure.panels] == list(FACTORS)
         assert ("ideal" in dict(figure.key).values()) is (title in ZOO)
@@ -91,7 +91,7 @@ def test_the_overview_has_a_panel_per_model_and_colours_run_from_early_to_late(r
     figure = overview(results, data)
     assert [panel.title for panel in figure.panels][:2] == [
         "empirical-bayes · population",
-        "empirical-bayes · held out",
+        "empirical-bayes · same images",
     ]
     assert len(figure.panels) == 2 + len(ZOO)
     key = dict(figure.key)

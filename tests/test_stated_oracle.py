@@ -1,4 +1,4 @@
-"""U-turns and forks of an oracle: its posterior answers, and what it answers is what running it would come to."""
+"""Filters, U-turns and forks of an oracle: its posterior answers, with what running it would come to."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ import torch
 from benchsuite_metrics.class_retention import ClassRetention
 from benchsuite_metrics.feature_similarity import agreement
 from benchsuite_metrics.fork_entropy import ForkEntropy, chao_wang_jost
+from benchsuite_metrics.mutual_information import MutualInformation
 from benchsuite_models.exact_mixture import ExactMixture
 from closed_forms import two_gaussians
 from numpy.typing import NDArray
 from toys import DrawnData
 
 from benchsuite import Fork, NotApplicableError, Readout, Record, UTurn
-from benchsuite.protocols import fork, u_turn
+from benchsuite.protocols import fork, label_filter, u_turn
 from benchsuite.protocols.common import Items, Meter
 from benchsuite.protocols.returns import Streams, schedule
-from benchsuite.protocols.settings import ForkSettings, UTurnSettings
+from benchsuite.protocols.settings import FilterSettings, ForkSettings, UTurnSettings
 
 M, VARIANCE, N = 1.3, 0.16, 600
 TURNS = UTurnSettings(low=-4.0, high=3.0, every=1.0, steps_per_level=4, end=7.0, draws=2)
 FORKS = ForkSettings(low=-4.0, high=3.0, every=1.0, steps_per_level=4, end=7.0, k=16, items=100)
+FILTER = FilterSettings(low=-8.0, high=4.0, nodes=25, steps_per_level=4, draws=2, items=200)
 
 
 @pytest.fixture(autouse=True)
@@ -78,11 +80,20 @@ def turned(stated: bool, request: UTurn = UTurn(), exact: bool = True, batch: in
     return record, meter.rows
 
 
-def forked(stated: bool, request: Fork = Fork(), k: int = 16) -> tuple[Record, int]:  # noqa: B008
+def filtered(stated: bool, settings: FilterSettings = FILTER) -> tuple[Record, int]:
+    meter, priors = Meter(), {FACTOR: np.array([0.5, 0.5])}
+    record = label_filter.label_filter(
+        model(), items(), priors, settings, seed=0, dataset="d", batch=4096, meter=meter, stated=stated
+    )
+    record.meta |= {"exact": False}
+    return record, meter.rows
+
+
+def forked(stated: bool, request: Fork = Fork(), k: int = 16, exact: bool = True) -> tuple[Record, int]:  # noqa: B008
     meter, everyone = Meter(), items()
     record = fork.fork(
         model(), everyone, Judge(), replace(FORKS, k=k), seed=0, dataset="d", batch=4096, meter=meter,
-        request=request, train=everyone, stated=stated,
+        request=request, train=everyone, stated=stated, exact=exact,
     )  # fmt: skip
     record.meta |= {"entropy": {FACTOR: np.log(2)}}
     return record, meter.rows
@@ -160,6 +171,51 @@ def test_forks_are_the_entropy_of_the_posterior() -> None:
         assert entropy[:, level].mean() == pytest.approx(np.log(2) - information, abs=error)
         error = 4 * curves["agreement"].per_item[:, level].std() / np.sqrt(N) + 1e-4
         assert curves["agreement"].per_item[:, level].mean() == pytest.approx(agreed, abs=error)
+
+
+def test_beside_models_an_oracle_forks_the_items_that_they_fork() -> None:
+    all_of_them, _ = forked(stated=True)
+    as_run, _ = forked(stated=True, exact=False)
+    run, _ = forked(stated=False)
+    assert as_run["items"].tolist() == run["items"].tolist() == all_of_them["items"].tolist()[:100]
+    np.testing.assert_array_equal(as_run["posterior/" + FACTOR], all_of_them["posterior/" + FACTOR][:100])
+
+
+def test_filters_are_the_posterior_on_the_same_paths() -> None:
+    """Steps of 1/8 come to within their own error of it, path by path; stated, it costs no pass."""
+    record, passes = filtered(stated=True)
+    run, taken = filtered(stated=False)
+    assert passes == 0 == label_filter.count_passes(FILTER, N, 2, model().sigma_range, stated=True)
+    assert 0 < taken <= label_filter.count_passes(FILTER, N, 2, model().sigma_range)
+    for name in ("log_snr", "items", "labels/" + FACTOR, "posterior/" + FACTOR):
+        np.testing.assert_array_equal(record[name], run[name])
+    law = np.exp(record["filter/" + FACTOR].astype(float))
+    np.testing.assert_allclose(law, record["posterior/" + FACTOR], atol=1e-6)
+    extrapolated = 2 * run["filter/" + FACTOR].astype(float) - run["coarse/" + FACTOR]
+    apart = np.abs(np.exp(extrapolated) - law)
+    assert apart.mean() < 0.004
+    assert np.quantile(apart, 0.99) < 0.05
+
+
+def test_information_of_an_oracle_beside_models_is_the_log_score_of_its_posterior() -> None:
+    record, _ = filtered(stated=True)
+    rows, levels = len(record["items"]), len(record["log_snr"])
+    nothing = np.zeros((rows, levels))
+    sweep = Record(
+        "noise_sweep",
+        {"log_snr": record["log_snr"], "items": record["items"], "error/unconditional": nothing}
+        | {f"{name}/{FACTOR}": nothing for name in ("error", "gap")},
+        {"heads": [FACTOR], "exact": False, "entropy": {FACTOR: np.log(2)}},
+    )
+    records = {"noise_sweep": sweep, "label_filter": record}
+    curves = {curve.variant: curve for curve in MutualInformation().compute(records)}
+    assert curves.keys() == {"", "mse-difference", "plug-in"}
+    p = record["posterior/" + FACTOR].astype(float)[np.arange(rows), :, record["labels/" + FACTOR]]
+    np.testing.assert_allclose(curves[""].per_item, np.log(2) + np.log(np.maximum(p, 1e-12)), atol=1e-5)
+    for level, log_snr in enumerate(record["log_snr"]):
+        truth = two_gaussians(M**2 / (VARIANCE + np.exp(-log_snr)))[0]
+        error = curves[""].per_item[:, level].std() / np.sqrt(FILTER.items)
+        assert curves[""].per_item[:, level].mean() == pytest.approx(truth, abs=1e-4 + 4 * error)
 
 
 def test_votes_are_drawn_from_the_posterior() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from benchsuite_models.finite_population import FinitePopulation
 from benchsuite_models.training.config import Blend, DiffusionRecipe, Noise, Optimisation, Stage, UNet
-from benchsuite_models.training.diffusion import UNTOLD, TrainingSet, paired_loss
+from benchsuite_models.training.diffusion import FAVOURED, UNTOLD, TrainingSet, paired_loss
 from benchsuite_models.training.loop import generator_of
 from diffusers_factory import Images
 from staged_training import losses
@@ -42,10 +42,13 @@ def exact(data: TrainingSet) -> Any:
     return denoise
 
 
-def test_two_draws_from_the_posterior_are_told_apart() -> None:
+@pytest.mark.parametrize("favoured", [[], [1]])
+def test_two_draws_from_the_posterior_are_told_apart(favoured: list[int]) -> None:
     """Against the probability of every (factor, one value, other value), by enumeration of both draws."""
     data, x, sigma, rows = rooms(), torch.tensor([0.3, -0.2, 0.5, 0.1]), 1.2, 20_000
-    told = data.drawn_apart(x.expand(rows, 4).view(-1, 1, 2, 2), torch.full((rows,), sigma), generator_of(0, 0))
+    told = data.drawn_apart(
+        x.expand(rows, 4).view(-1, 1, 2, 2), torch.full((rows,), sigma), generator_of(0, 0), favoured
+    )
     assert told.shape == (2, rows, 3)
     assert ((told >= 0).sum(2) == 1).all()
     factor = (told[0] >= 0).int().argmax(1)
@@ -57,7 +60,8 @@ def test_two_draws_from_the_posterior_are_told_apart() -> None:
     expected: Counter[tuple[int, int, int]] = Counter()
     for i, j in itertools.product(range(6), repeat=2):
         a, b = SEEN[i], SEEN[j]
-        chance = torch.tensor([*torch.where(a != b, 1.0, UNTOLD).tolist(), UNTOLD])
+        telling = torch.tensor([FAVOURED if column in favoured else 1.0 for column in range(2)])
+        chance = torch.tensor([*torch.where(a != b, telling, UNTOLD).tolist(), UNTOLD])
         chance = chance / chance.sum() * p[i] * p[j]
         for k in range(2):
             expected[k, int(a[k]), int(b[k])] += chance[k].item()
@@ -107,6 +111,25 @@ def test_only_errors_of_the_difference_count_more() -> None:
     assert found["common", 5.0] == pytest.approx(1, rel=1e-4)
     assert found["apart", 0.0] == pytest.approx(1, rel=1e-4)
     assert found["apart", 5.0] == pytest.approx(1 + 5 / 4 * 2**2, rel=1e-4)  # 5 times (1 - -1)², over four heads
+
+
+def test_a_stage_names_the_factors_that_are_told_apart_more_often() -> None:
+    data, shares = rooms(), []
+    for apart in ((), ("form",)):
+        told: list[torch.Tensor] = []
+
+        def asked(
+            x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, told: list[torch.Tensor] = told
+        ) -> torch.Tensor:
+            told.append(labels.chunk(4)[2])  # the first of the two heads that are told one label
+            return x
+
+        denoiser: Any = asked
+        stage = Stage(0, Noise(-4.0, -3.0), contrast=1.0, apart=apart)
+        paired_loss(denoiser, data, 4000, NOISE, generator_of(0, 3), CPU, stage, ("colour", "form", "unseen"))
+        shares.append((told[0][:, 1] >= 0).float().mean().item())
+    assert 0.3 < shares[0] < 0.7
+    assert shares[1] > shares[0] + 0.08  # two factors: only where draws differ in both is there a choice
 
 
 def test_a_recipe_contrasts_from_its_step_on_at_levels_of_its_own(tmp_path: Path) -> None:

@@ -84,14 +84,16 @@ def fork(
     request: Fork | None = None,
     train: Items | None = None,
     stated: bool = False,
+    exact: bool = False,
 ) -> Record:
-    """Run the forks on the first `settings.items` items; those of an oracle, which take no passes, on all.
+    """Run the forks on the first `settings.items` items; those of an oracle on its population, on all of them.
 
     Args:
         batch: largest number of rows in one forward pass.
         request: whether to fork the model's own paths too.
         train: items of the training split, from whose moments the start of own paths is drawn.
         stated: the model, an exact one, is the ideal of this data set: its posterior answers for it.
+        exact: the items come from the population whose posterior the model states.
 
     Returns:
         The record described above.
@@ -99,7 +101,8 @@ def fork(
     plan = schedule(settings, model.sigma_range)
     levels = len(plan.entries)
     count = min(settings.items, len(items))
-    items = items if stated else items.take(range(count))
+    # an oracle takes no passes; but beside models it answers for the very items that they are run on
+    items = items if stated and exact else items.take(range(count))
     stated_factors = judged_factors(model, readout, items) if stated else None
     forks = _Forks(model, readout, settings, plan, seed, dataset, batch, meter, stated_factors)
     arrays: dict[str, NDArray[Any]] = {

@@ -12,6 +12,9 @@ Record arrays (M = N draws × items, rows draw by draw; T levels):
 ``posterior/<factor>``   (M, T, K)     exact models only: p(value | x)
 ======================== ============= ==============================================================
 
+The oracle of a data set is asked, not run (``meta["stated"]``): what its filter of steps of no length concludes is
+its posterior at the last point. ``filter`` is the logarithm of that, and nothing is coarse or mixed.
+
 **Path.** The noise of an item decays as it would under the reverse process: from one level to the next
 n' = e^{-h/2} n + √(1 - e^{-h}) z with h the step in log-SNR, so that x = x0 + sigma n is a path of the reverse
 SDE given x0, and has the noise sweep's law at every level.
@@ -89,12 +92,17 @@ def levels(settings: FilterSettings, sigma_range: tuple[float, float]) -> tuple[
     return grid[: inside[-1] + 1], int(inside[0])
 
 
-def count_passes(settings: FilterSettings, items: int, values: int, sigma_range: tuple[float, float]) -> int:
+def count_passes(
+    settings: FilterSettings, items: int, values: int, sigma_range: tuple[float, float], stated: bool = False
+) -> int:
     """Forward passes of the filter, at most: values that are ruled out take none.
 
     Args:
         values: values of positive probability of all filtered factors together.
+        stated: of an oracle, see `label_filter`.
     """
+    if stated:
+        return 0
     grid, first = levels(settings, sigma_range)
     steps = 1 + len(grid) - first  # the first one comes from infinite noise
     return min(items, settings.items) * settings.draws * steps * values
@@ -110,12 +118,14 @@ def label_filter(
     dataset: str,
     batch: int,
     meter: Meter,
+    stated: bool = False,
 ) -> Record:
     """Run the filter on the first `settings.items` items.
 
     Args:
         priors: p(value) of every factor that may be filtered, where the filter starts.
         batch: largest number of rows in one forward pass.
+        stated: the model, an exact one, is the ideal of this data set: its posterior answers for it.
 
     Returns:
         The record described above; `meta["filtered"]` names the factors.
@@ -129,7 +139,8 @@ def label_filter(
     for draw in range(settings.draws if chosen else 0):
         for part in chunks(len(items), rows):
             paths = _Paths(model, items.x[part], chosen, settings.negligible, batch, meter)
-            paths.run(grid, first, settings.steps_per_level, keys[part], draw)
+            way = paths.ask if stated else paths.run
+            way(grid, first, settings.steps_per_level, keys[part], draw)
             for name, columns in paths.kept.items():
                 found.setdefault(name, []).append(np.stack(columns, axis=1))
     arrays: dict[str, NDArray[np.generic]] = {
@@ -138,7 +149,8 @@ def label_filter(
         **{f"labels/{f.name}": np.tile(items.column(f.name), settings.draws) for f in items.factors},
         **{name: np.concatenate(parts) for name, parts in found.items()},
     }
-    return Record("label_filter", arrays, {"filtered": list(chosen), "spacing": float(grid[1] - grid[0])})
+    meta = {"filtered": list(chosen), "spacing": float(grid[1] - grid[0]), "stated": stated}
+    return Record("label_filter", arrays, meta)
 
 
 #: factor -> (B, K), or (R, …) of its active (row, value) pairs
@@ -170,9 +182,7 @@ class _Paths:
 
     def run(self, grid: FloatArray, first: int, every: int, keys: torch.Tensor, draw: int) -> None:
         """Go through the levels `first`, first + 1, … of `grid`, keeping what the record holds of some."""
-        noise = self._z(keys, level_number(float(grid[0])), draw)
-        for below, level in pairwise(grid[: first + 1]):
-            noise = _decayed(noise, self._z(keys, level_number(float(level)), draw), level - below)
+        noise = self._arrived(grid[: first + 1], keys, draw)
         fine = self._start(noise, float(grid[first]), self._z(keys, APART, draw))
         behind: list[_Stop] = []  # the last two levels
         for i in range(first, len(grid)):
@@ -194,6 +204,33 @@ class _Paths:
                 z = self._z(keys, level_number(float(grid[i + 1])), draw)
                 fine = _updated(fine, rest, active, step, z)
                 noise = _decayed(noise, z, step)
+
+    def ask(self, grid: FloatArray, first: int, every: int, keys: torch.Tensor, draw: int) -> None:
+        """Go through the same levels, keeping what the model's posterior says on the same path."""
+        noise = self._arrived(grid[: first + 1], keys, draw)
+        for i in range(first, len(grid)):
+            if i > first:
+                z = self._z(keys, level_number(float(grid[i])), draw)
+                noise = _decayed(noise, z, float(grid[i] - grid[i - 1]))
+            if i % every == 0:
+                posterior = self._posterior(noise, float(grid[i]))
+                logs = {name: p.double().log().clamp_min(LOG_FLOOR) for name, p in posterior.items()}
+                self._add({f"filter/{name}": log_pi for name, log_pi in logs.items()})
+                self._add({f"posterior/{name}": p for name, p in posterior.items()})
+
+    def _arrived(self, grid: FloatArray, keys: torch.Tensor, draw: int) -> torch.Tensor:
+        """The noise (B, *shape) of the paths at the last level of `grid`, having come through the others."""
+        noise = self._z(keys, level_number(float(grid[0])), draw)
+        for below, level in pairwise(grid):
+            noise = _decayed(noise, self._z(keys, level_number(float(level)), draw), level - below)
+        return noise
+
+    def _posterior(self, noise: torch.Tensor, level: float) -> dict[str, torch.Tensor]:
+        """{factor: p(value | x) (B, K)} of the filtered factors, by an exact model."""
+        assert isinstance(self.model, ExactModel)
+        sigma = math.exp(-level / 2)
+        posterior = self.model.posterior(self.x0 + sigma * noise, noise.new_full((len(noise),), sigma))
+        return {name: posterior[name] for name in self.priors}
 
     def _z(self, keys: torch.Tensor, level: int, draw: int) -> torch.Tensor:
         """Fresh noise (B, *shape) that arrives at a level; draws come in antithetic pairs."""
@@ -261,9 +298,10 @@ class _Paths:
             row, value = active[name].nonzero(as_tuple=True)
             found[f"mixture/{name}"] = _spread(rest[name], row, weights.exp()[row, value], len(weights))
         if isinstance(self.model, ExactModel):
-            sigma = math.exp(-level / 2)
-            posterior = self.model.posterior(self.x0 + sigma * noise, noise.new_full((len(noise),), sigma))
-            found |= {f"posterior/{name}": posterior[name] for name in fine}
+            found |= {f"posterior/{name}": p for name, p in self._posterior(noise, level).items()}
+        self._add(found)
+
+    def _add(self, found: ByFactor) -> None:
         for name, value in found.items():
             self.kept.setdefault(name, []).append(value.float().cpu().numpy())
 

@@ -17,7 +17,7 @@ from benchsuite.results import SCALARS, Estimate, Row
 
 _ENDS = ("", "_low", "_high")
 COLUMNS = (
-    *("dataset", "factor", "label", "model", "family", "space", "oracle", "split", "reference"),
+    *("dataset", "factor", "label", "model", "family", "space", "oracle", "split", "reference", "reference_split"),
     *("rank", "tied", "unranked"),
     *(f"oracle_gap{end}" for end in _ENDS),
     *("metric", "metric_version", "unit", "status", "stage", "reason"),

@@ -131,8 +131,10 @@ LEGEND: tuple[tuple[str, str], ...] = (
     ),
     (
         "gap",
-        "log-SNR₅₀ minus that of the oracle on its population, by the same route and in the same space. "
-        "0 is ideal, above 0 is later, below 0 is earlier.",
+        "log-SNR₅₀ minus that of the oracle, by the same route and in the same space. On enumerated data the "
+        "oracle meets the images and the noise that the model meets and is scored like it (same images), so that "
+        "luck with either is no gap; on a real data set it is measured on its population. 0 is ideal, above 0 is "
+        "later, below 0 is earlier.",
     ),
     (
         "area",
@@ -152,10 +154,10 @@ LEGEND: tuple[tuple[str, str], ...] = (
     ),
     (
         "oracle",
-        "the exact denoiser of a finite set of N images, measured like a model, but for U-turns and forks, which "
-        "are read off its posterior. On enumerated data it is the truth. On a real data set it is the ideal of "
-        "that finite set only and commits to single images earlier than the population would, so its curve for "
-        "images outside the set (held out) stands beside it.",
+        "the exact denoiser of a finite set of N images, measured like a model, but for filters, U-turns and "
+        "forks, which are read off its posterior. On enumerated data it is the truth. On a real data set it is "
+        "the ideal of that finite set only and commits to single images earlier than the population would, so its "
+        "curve for images outside the set (held out) stands beside it.",
     ),
     (
         "calibrated",

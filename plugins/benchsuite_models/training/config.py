@@ -92,6 +92,7 @@ class Stage:
     noise: Noise | None = None  #: levels of its own
     blends: tuple[Blend | None, ...] = ()  #: one of them at each step, each as often; None blends nothing
     contrast: float | None = None
+    apart: tuple[str, ...] = ()  #: factors by which the two draws are told the more often
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ HELD_OUT = 512
 
 #: Factors that do not tell two draws apart are chosen this much less often than those that do.
 UNTOLD = 0.1
+#: And those that a stage wants told apart are chosen this much more often.
+FAVOURED = 4.0
 
 #: Nothing but noised items.
 PLAIN = Stage(0)
@@ -170,11 +172,18 @@ class TrainingSet:
         place[order] = torch.arange(len(order)) % size
         return order.view(-1, size), place, group
 
-    def drawn_apart(self, x: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def drawn_apart(
+        self,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        generator: torch.Generator,
+        favoured: Sequence[int] = (),
+    ) -> torch.Tensor:
         """Labels (2, B, F) of two items drawn from the posterior at x (B, C, H, W), all but one factor null.
 
-        The factor is one that tells the two draws apart, or less often (`UNTOLD`) another: that a value is
-        certain, or seen in no item, has to be learned too.
+        The factor is one that tells the two draws apart, one of the columns `favoured` the more often
+        (`FAVOURED`), or less often (`UNTOLD`) another: that a value is certain, or seen in no item, has to be
+        learned too.
         """
         assert self.population is not None
         drawn = torch.empty(len(x), 2, dtype=torch.int64)
@@ -185,7 +194,9 @@ class TrainingSet:
         copy = (torch.rand(drawn.shape, generator=generator) * count[drawn]).long()
         told = self.labels[order[first[drawn] + copy]].transpose(0, 1)
         a, b = seen[drawn].unbind(1)
-        factor = torch.multinomial(torch.where(a != b, 1.0, UNTOLD), 1, generator=generator)
+        telling = torch.ones(a.shape[1])
+        telling[list(favoured)] = FAVOURED
+        factor = torch.multinomial(torch.where(a != b, telling, UNTOLD), 1, generator=generator)
         return torch.where(factor == torch.arange(told.shape[2]), told, -1)
 
     @cached_property
@@ -237,7 +248,7 @@ def paired_loss(
     With several factors there are three heads instead of two: all labels, one of them, none. They meet the same
     (item, noise, level): heads that share their noise in training share their errors, and it is their difference
     that measures information. In a stage with contrast the head that is told one label gives way to two that are
-    told different ones. One that blends needs the names of the factors, in the order of the labels.
+    told different ones. One that names factors needs the names of all, in the order of the labels.
     """
     heads = 4 if stage.contrast is not None else 2 if data.labels.shape[1] == 1 else 3
     noise = stage.noise or noise
@@ -257,7 +268,7 @@ def paired_loss(
     x = items.to(device) + sigma.view(-1, 1, 1, 1) * eps
     some = [drop_labels(told, generator)] if heads == 3 else []
     if stage.contrast is not None:
-        some = list(data.drawn_apart(x, sigma, generator))
+        some = list(data.drawn_apart(x, sigma, generator, [names.index(name) for name in stage.apart]))
     given = torch.stack([told, torch.full_like(told, -1), *some])
     target = data.targets(chosen, x, sigma, given)
     x, sigma = x.repeat(heads, 1, 1, 1), sigma.repeat(heads)
