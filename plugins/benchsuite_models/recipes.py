@@ -140,9 +140,11 @@ _GRAIN = Blend(("texture",), low=-2.0, high=4.0, emphasis=30.0)
 _SHAPE = Blend(("shape",), low=-3.0, high=2.0, emphasis=10.0)
 
 
-def _told_apart(start: int, noise: Noise, blends: tuple[Blend | None, ...] = (_GRAIN, None)) -> Stage:
+def _told_apart(
+    start: int, noise: Noise, blends: tuple[Blend | None, ...] = (_GRAIN, None), apart: tuple[str, ...] = ()
+) -> Stage:
     """From step `start` on, also what tells heads apart, which is known early."""
-    return Stage(start, replace(noise, centre=-2.5, width=1.5), blends, contrast=10.0)
+    return Stage(start, replace(noise, centre=-2.5, width=1.5), blends, contrast=10.0, apart=apart)
 
 
 class DDPMFashionMNIST(_Diffusion):
@@ -225,7 +227,7 @@ class DDPMShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, centre=-2.0),
-        replace(_rooms(25000, restarts=(5000, 7000, 9000, 11000, 14500, 19000)), muon=11000),
+        replace(_rooms(30500, restarts=(5000, 7000, 9000, 11000, 14500, 19000, 25000)), muon=11000),
         patch=4,
         prediction="sample",
         targets="posterior",
@@ -233,6 +235,7 @@ class DDPMShapes(_Diffusion):
             Stage(9000, blends=(_GRAIN,)),
             _told_apart(11000, _CLEAN_NOISE),
             _told_apart(19000, _CLEAN_NOISE, (_GRAIN, None, None)),
+            _told_apart(25000, _CLEAN_NOISE, (_GRAIN, None, None), apart=("shape",)),
         ),
     )
 
@@ -247,7 +250,7 @@ class ScoreSDEShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, high=7.0, centre=-1.0, width=2.0),
-        replace(_rooms(30500, restarts=(4500, 9000, 12500, 16500, 20000, 24500)), muon=16500),
+        replace(_rooms(36000, restarts=(4500, 9000, 12500, 16500, 20000, 24500, 30500)), muon=16500),
         patch=4,
         prediction="denoised",
         targets="posterior",
@@ -255,6 +258,7 @@ class ScoreSDEShapes(_Diffusion):
             Stage(12500, blends=(_GRAIN,)),
             _told_apart(16500, replace(_CLEAN_NOISE, high=7.0)),
             _told_apart(24500, replace(_CLEAN_NOISE, high=7.0), (_GRAIN, None, None)),
+            _told_apart(30500, replace(_CLEAN_NOISE, high=7.0), (_GRAIN, None, None), apart=("shape",)),
         ),
     )
 

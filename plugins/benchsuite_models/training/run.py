@@ -279,7 +279,8 @@ def _tail_mean(losses: list[float]) -> float:
 
 
 def _write_losses(path: Path, losses: list[float]) -> None:
-    _write_rows(path, [{"step": step, "loss": float(f"{loss:.6g}")} for step, loss in enumerate(losses, 1)])
+    # four digits: batches differ by percents
+    _write_rows(path, [{"step": step, "loss": float(f"{loss:.4g}")} for step, loss in enumerate(losses, 1)])
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
