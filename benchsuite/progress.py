@@ -54,7 +54,7 @@ class ConsoleReporter(Reporter):
         """Name the unit on the bars that follow."""
         self._unit = f"{unit.label} on {dataset}"
         if unit.oracle and unit.dataset:
-            self._unit += " (population)" if unit.split == "train" else " (held out)"
+            self._unit += " (population)" if unit.split == "train" else " (the models' images)"
 
     def protocol(self, name: str, passes: int, stored: bool) -> Callable[[int], None]:
         """A bar that counts forward passes."""

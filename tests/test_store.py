@@ -159,6 +159,24 @@ def test_values_are_explained_beside_themselves(tmp_path: Path) -> None:
         assert "unmistakable" in str(file["__meta__"])
 
 
+def test_only_what_shrinks_is_deflated(tmp_path: Path) -> None:
+    """Activations are noise, and an attempt to deflate them took ten times as long as writing them."""
+    noise = np.random.default_rng(2).standard_normal((3, 40_000)).astype(np.float32)
+    votes = np.eye(1000, dtype=np.float32)[np.arange(100) % 7]
+    arrays = {"noise": noise, "votes": votes, "turned": noise.T, "none": np.zeros((0, 3)), "one": np.array(2.5)}
+    Store(tmp_path).put_record("00", Record("noise_sweep", arrays, {}), ORIGIN)
+    found = Store(tmp_path).record("00")
+    assert found is not None
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+    with zipfile.ZipFile(next(tmp_path.rglob("*.npz"))) as file:
+        kinds = {entry.filename: entry.compress_type for entry in file.infolist()}
+        assert file.getinfo("votes.npy").compress_size < votes.nbytes / 50
+    assert kinds["noise.npy"] == kinds["turned.npy"] == zipfile.ZIP_STORED
+    assert kinds["votes.npy"] == kinds["__meta__.npy"] == zipfile.ZIP_DEFLATED
+
+
 def test_keys() -> None:
     nested = {"a": {"x": 1, "y": [1, 2]}, "b": 0.5}
     assert key_of(nested) == key_of({"b": 0.5, "a": {"y": [1, 2], "x": 1}})
