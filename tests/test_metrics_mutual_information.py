@@ -202,6 +202,20 @@ def test_falling_information_is_flagged() -> None:
     assert gap.flags == ()
 
 
+def test_what_chance_explains_is_not_flagged() -> None:
+    """The same mean of 0.3 nats too much and 0.4 nats of fall, once in every item and once in a few of many."""
+    rate = np.where(GRID < 0, 0.2, -0.1)
+    shared = np.repeat(rate[None], 40, axis=0)
+    rare = np.zeros_like(shared)
+    rare[:2] = 20 * rate
+    found = []
+    for given in (shared, rare):
+        made = record({"plain": 50 + given, "given": np.full_like(given, 50.0), "gap": np.abs(given)}, entropy=0.5)
+        published = next(c for c in computed(made) if not c.variant)
+        found.append(tuple(flag.partition(" by ")[0] for flag in published.flags))
+    assert found == [("exceeds H", "falls"), ()]
+
+
 def test_a_model_without_conditional_head() -> None:
     made = record({name: np.zeros((2, 69)) for name in ("plain", "given", "gap")})
     made.meta["heads"] = []

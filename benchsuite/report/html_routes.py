@@ -43,7 +43,7 @@ def headline(results: Results, data: Data, minus: str = "-") -> str:
     followers = [e for e in orders_of(results, data.name)[first.metric] if e.tau]
     if followers:
         taus = ", ".join(f"{e.label} {tau_text(e, minus)}" for e in followers)
-        said += f" Kendall's τ with that order: {taus}."
+        said += f" Kendall's τ with the oracle's order: {taus}."
     return said
 
 

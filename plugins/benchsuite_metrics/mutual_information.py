@@ -26,7 +26,7 @@ import numpy as np
 from benchsuite import Curve, LabelFilter, Metric, NoiseSweep, NotApplicableError, Record
 from benchsuite.contracts import FloatArray
 
-#: above H by more than this (nats) the tail is flagged
+#: above H, or below what it has been, by more than this (nats) beyond two standard errors: flagged
 EXCESS = 0.05
 
 
@@ -113,7 +113,7 @@ class MutualInformation(Metric):
                     unit=self.unit,
                     ceiling=entropy,
                     variant="" if form == published else form,
-                    flags=_flags(information.mean(axis=0), log_snr, entropy),
+                    flags=_flags(_by_item(information, record["items"]), log_snr, entropy),
                     extra={"form": form, "first_level": float(information[:, 0].mean())},
                 )
             )
@@ -176,23 +176,35 @@ def _least_variance(a: FloatArray, b: FloatArray, items: FloatArray) -> FloatArr
 
     Both have the same expectation, so any beta is unbiased; the fitted one costs a bias of order 1 / items.
     """
-    _, inverse, counts = np.unique(items, return_inverse=True, return_counts=True)
-    mean_a, mean_gap = np.zeros((2, len(counts), a.shape[1]))
-    np.add.at(mean_a, inverse, a)
-    np.add.at(mean_gap, inverse, b - a)
-    mean_a, mean_gap = (m / counts[:, None] - (m / counts[:, None]).mean(axis=0) for m in (mean_a, mean_gap))
+    means = _by_item(a, items), _by_item(b - a, items)
+    mean_a, mean_gap = (m - m.mean(axis=0) for m in means)
     spread = (mean_gap**2).sum(axis=0)
     beta = np.where(spread > 0, -(mean_a * mean_gap).sum(axis=0) / np.maximum(spread, 1e-300), 0.0)
     combined: FloatArray = a + beta * (b - a)
     return combined
 
 
-def _flags(mean: FloatArray, log_snr: FloatArray, entropy: float) -> tuple[str, ...]:
-    flags = []
-    excess = float(mean.max()) - entropy
-    if excess > EXCESS:
-        flags.append(f"exceeds H by {excess:.2f} nats at log-SNR {log_snr[int(mean.argmax())]:.1f}")
-    drop = float((np.maximum.accumulate(mean) - mean).max())
-    if drop > EXCESS:
-        flags.append(f"falls by {drop:.2f} nats though information cannot")
+def _by_item(values: FloatArray, items: FloatArray) -> FloatArray:
+    """Rows of one item averaged: (M, T) => (N, T)."""
+    _, inverse, counts = np.unique(items, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), values.shape[1]))
+    np.add.at(sums, inverse, values)
+    return sums / counts[:, None]
+
+
+def _flags(information: FloatArray, log_snr: FloatArray, entropy: float) -> tuple[str, ...]:
+    """What cannot be, by more than `EXCESS` and sampling error; information (N, T) by item."""
+
+    def beyond_chance(values: FloatArray) -> bool:
+        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+        return bool(values.mean() - 2 * error > EXCESS)
+
+    flags, mean = [], information.mean(axis=0)
+    top = int(mean.argmax())
+    if beyond_chance(information[:, top] - entropy):
+        flags.append(f"exceeds H by {mean[top] - entropy:.2f} nats at log-SNR {log_snr[top]:.1f}")
+    after = int((np.maximum.accumulate(mean) - mean).argmax())
+    before = int(mean[: after + 1].argmax())
+    if beyond_chance(information[:, before] - information[:, after]):
+        flags.append(f"falls by {mean[before] - mean[after]:.2f} nats though information cannot")
     return tuple(flags)
