@@ -216,6 +216,14 @@ def test_what_chance_explains_is_not_flagged() -> None:
     assert found == [("exceeds H", "falls"), ()]
 
 
+def test_twice_the_entropy_is_flagged_whatever_the_error() -> None:
+    rate = np.zeros((40, 69))
+    rate[0] = 20.0
+    made = record({"plain": 50 + rate, "given": np.full_like(rate, 50.0), "gap": rate}, entropy=0.9)
+    published = next(c for c in computed(made) if not c.variant)
+    assert [flag.partition(" by ")[0] for flag in published.flags] == ["exceeds H"]
+
+
 def test_a_model_without_conditional_head() -> None:
     made = record({name: np.zeros((2, 69)) for name in ("plain", "given", "gap")})
     made.meta["heads"] = []

@@ -193,7 +193,10 @@ def _by_item(values: FloatArray, items: FloatArray) -> FloatArray:
 
 
 def _flags(information: FloatArray, log_snr: FloatArray, entropy: float) -> tuple[str, ...]:
-    """What cannot be, by more than `EXCESS` and sampling error; information (N, T) by item."""
+    """What cannot be, by more than `EXCESS` and sampling error; information (N, T) by item.
+
+    More than twice H is flagged whatever the error: a few items may carry it, and the error with it.
+    """
 
     def beyond_chance(values: FloatArray) -> bool:
         error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
@@ -201,7 +204,7 @@ def _flags(information: FloatArray, log_snr: FloatArray, entropy: float) -> tupl
 
     flags, mean = [], information.mean(axis=0)
     top = int(mean.argmax())
-    if beyond_chance(information[:, top] - entropy):
+    if beyond_chance(information[:, top] - entropy) or mean[top] > 2 * entropy + EXCESS:
         flags.append(f"exceeds H by {mean[top] - entropy:.2f} nats at log-SNR {log_snr[top]:.1f}")
     after = int((np.maximum.accumulate(mean) - mean).argmax())
     before = int(mean[: after + 1].argmax())
