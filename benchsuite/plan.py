@@ -113,9 +113,9 @@ def _units(group: Group, catalog: Catalog, request: Request) -> list[Unit]:
     if on_data and not group.datasets:
         hint = request.hint("datasets")
         raise UsageError(f"model {on_data[0][0]!r} needs a data set; name one with --datasets{hint}")
+    scored = [_class(catalog, "metrics", spec) for spec in group.metrics]
+    compared = any(metric.onset or metric.excess for metric in scored)
     for dataset in _distinct(group.datasets):
-        scored = [_class(catalog, "metrics", spec) for spec in group.metrics]
-        compared = any(metric.onset or metric.excess for metric in scored)
         enumerated = _class(catalog, "datasets", dataset).enumerated
         units += _units_on(dataset, on_data, oracles, enumerated, compared)
     return units
@@ -157,19 +157,8 @@ def _units_on(
             codec = make if cls.space == "latents" else None
             reference = oracle.name if codec is None else f"{oracle.name} [{spec}]"
             references.setdefault(reference, _oracle_unit(reference, oracle, dataset, codec, space))
-        trained.append(
-            Unit(
-                spec,
-                spec,
-                cls,
-                make,
-                dataset,
-                "test",
-                reference=reference,
-                reference_split="test" if paired else "train",
-                space=space,
-            )
-        )
+        unit = Unit(spec, spec, cls, make, dataset, "test", reference=reference, space=space)
+        trained.append(replace(unit, reference_split="test" if paired else "train"))
     for spec, cls in asked.items():
         if cls.oracle:
             references.setdefault(spec, replace(_oracle_unit(spec, cls, dataset, None, "pixels"), spec=spec))

@@ -200,8 +200,7 @@ def load_results(path: str | Path) -> dict[str, Any]:
     Raises:
         UsageError: no such file, not JSON, another schema version, or not a results document; says where.
     """
-    path = Path(path)
-    path = path / FILE_NAME if path.is_dir() else path
+    path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -229,8 +228,7 @@ def parse_results(document: Any, where: str = "results") -> Results:
         writer = (top.value.get("provenance") or {}).get("benchsuite", "unknown")
         raise UsageError(
             f"{where} has schema version {version!r}, this benchsuite reads {READABLE_VERSIONS[0]} to "
-            f"{READABLE_VERSIONS[-1]}; "
-            f"read it with the release that wrote it ({writer})"
+            f"{READABLE_VERSIONS[-1]}; read it with the release that wrote it ({writer})"
         )
     rows = tuple(_row(item) for item in top.items("rows"))
     seen: set[tuple[str, ...]] = set()
