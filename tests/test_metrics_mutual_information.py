@@ -151,7 +151,7 @@ def filtered(p: Array, labels: list[int], **facts: Any) -> Record:
         "coarse/class": np.log(p).astype(np.float32),
         "mixture/class": np.full(p.shape[:2], 2.0),
     }
-    return Record("label_filter", arrays, {"filtered": ["class"], "exact": False} | facts)
+    return Record("label_filter", arrays, {"filtered": ["class"], "exact": False, "spacing": 0.25} | facts)
 
 
 def test_the_log_score_of_the_filter_is_published() -> None:
@@ -170,6 +170,29 @@ def test_the_log_score_of_the_filter_is_published() -> None:
     np.testing.assert_allclose(curves["mixture"].per_item, [[1.0, 1.25]] * 2)  # the residual and a quarter of 1
     assert curves[""].extra["form"] == "filter"
     assert curves[""].log_snr.tolist() == GRID[:2].tolist()
+
+
+@pytest.mark.parametrize(("spacing", "chains"), [(0.25, 2), (0.125, 1)])
+def test_the_luck_of_one_coarse_chain_is_not_in_every_other_level(spacing: float, chains: int) -> None:
+    """Where every level is kept, neighbours are of two chains of coarse steps; else all may be of one."""
+    rate, levels = np.zeros((1, 69)), np.arange(21)
+    fine = 0.5 + 0.4 * levels / 20
+    behind = 0.1 + 0.002 * levels  # of both chains
+    luck = np.where(levels % 2 == 0, 0.05, -0.05)
+    made = filtered(np.stack([fine, 1 - fine], axis=1)[None], [0], spacing=spacing)
+    coarse = made["filter/class"].astype(np.float64)
+    coarse[0, :, 0] -= behind + luck
+    made.arrays["coarse/class"] = coarse
+    (published,) = [
+        c for c in computed(record({"plain": rate, "given": rate, "gap": rate}), made) if not c.variant
+    ]
+    added = published.per_item[0] - np.log(2) - np.log(fine)
+    expected = behind + luck
+    if chains == 2:
+        expected = behind.copy()  # a straight line is its own mean
+        expected[0] += luck[0]  # where both filters start
+        expected[-1] = behind[-2:].mean()
+    np.testing.assert_allclose(added, expected, atol=1e-6)
 
 
 def test_exact_posteriors_take_the_label_noise_out_of_the_score() -> None:

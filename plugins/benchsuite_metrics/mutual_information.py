@@ -52,8 +52,8 @@ class MutualInformation(Metric):
     """I(factor; x) in nats against log-SNR; 0 = nothing known, H = entirely fixed.
 
     Published is H + E[ln pi(true label)] of the label filter, extrapolated to steps of length 0 (the error is
-    proportional to the length: twice the fine filter minus the coarse one). Diagnostics, which with exact heads
-    have the same mean:
+    proportional to the length: to the fine filter is added what it is ahead of the coarse one, see `_ahead`).
+    Diagnostics, which with exact heads have the same mean:
 
     * `filter-bound`: the fine filter alone, whose mean is at most I at any step length;
     * `mixture`: the integral of sum_k pi(k) ‖eps_k - eps_pi‖² / 2, where heads that disagree count as informed;
@@ -71,7 +71,7 @@ class MutualInformation(Metric):
     """
 
     name = "mutual-information"
-    version = "3"
+    version = "4"
     paper = "arXiv:2410.03368"
     unit = "nats"
     bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
@@ -160,10 +160,27 @@ def _filter_forms(record: Record, factor: str, entropy: float) -> dict[str, tupl
     rough = entropy + (truth * record[f"coarse/{factor}"].astype(np.float64)).sum(axis=2)
     rate = record[f"mixture/{factor}"].astype(np.float64) / 2
     return {
-        "filter": (record, 2 * bound - rough),
+        "filter": (record, bound + _ahead(bound, rough, record)),
         "filter-bound": (record, bound),
         "mixture": (record, cumulative_information(rate, record["log_snr"])),
     }
+
+
+def _ahead(fine: FloatArray, rough: FloatArray, record: Record) -> FloatArray:
+    """How much more the fine filter knows than one of twice its steps, (M, T) nats.
+
+    The coarse filter's steps leave one level out, so that neighbouring levels are of two chains of them, each with
+    luck of its own; a chain alone would put it into every other level. Their mean is taken: of a level and of both
+    its neighbours, as what one filter is ahead of the other changes slowly.
+    """
+    ahead = fine - rough
+    log_snr = record["log_snr"]
+    if len(log_snr) < 3 or round((log_snr[1] - log_snr[0]) / record.meta["spacing"]) % 2 == 0:
+        return ahead  # all levels that were kept are of one chain
+    both = ahead.copy()
+    both[:, 1:-1] = (ahead[:, :-2] + 2 * ahead[:, 1:-1] + ahead[:, 2:]) / 4
+    both[:, -1] = (ahead[:, -2] + ahead[:, -1]) / 2
+    return both
 
 
 def _entropy(p: FloatArray) -> FloatArray:
