@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from benchsuite_models.finite_population import FinitePopulation
-from benchsuite_models.training.config import Blend, DiffusionRecipe, Noise, Optimisation, Stage, UNet
+from benchsuite_models.training.config import Blend, DiffusionRecipe, Noise, Optimisation, Pairs, Stage, UNet
 from benchsuite_models.training.diffusion import FAVOURED, UNTOLD, TrainingSet, paired_loss
 from benchsuite_models.training.loop import generator_of
 from diffusers_factory import Images
@@ -145,7 +145,57 @@ def test_a_recipe_contrasts_from_its_step_on_at_levels_of_its_own(tmp_path: Path
     assert written["stages"][0]["start"] == written["optimisation"]["restarts"][0] == 2
 
 
-@pytest.mark.parametrize("stage", [Stage(0, contrast=1.0), Stage(0, blends=(Blend(("form",), -2.0, 4.0),))])
+def test_pairs_share_their_noise_at_levels_of_their_own() -> None:
+    """One head is told nothing, the other one factor of an item that the noised one may be."""
+    data, steps = rooms(), []
+
+    def asked(x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        steps.append((x, sigma, labels))
+        return x
+
+    denoiser: Any = asked
+    stage = Stage(0, contrast=1.0, apart=("form",), pairs=Pairs(0.5, centre=-1.0, width=0.7))
+    names = ("colour", "form", "unseen")
+    for step in range(60):
+        paired_loss(denoiser, data, 400, NOISE, generator_of(0, step), CPU, stage, names)
+    assert {len(x) for x, _, _ in steps} == {400}
+    pairs = [step for step in steps if (step[2][:200] == -1).all()]  # else the first head is told all
+    assert len(pairs) / 60 == pytest.approx(0.5, abs=4.5 * 0.5 / 60**0.5)
+    for x, sigma, labels in pairs:
+        assert torch.equal(x[:200], x[200:])
+        assert ((labels[200:] >= 0).sum(1) == 1).all()
+        log_snr = -2 * sigma.log()
+        assert log_snr.mean().item() == pytest.approx(-1.0, abs=0.02)  # stratified: far better than chance
+        assert log_snr.std().item() == pytest.approx(0.7, abs=0.03)
+    told = torch.cat([labels[200:] for _, _, labels in pairs])
+    assert (told[:, 1] >= 0).sum() > 1.3 * (told[:, 0] >= 0).sum()
+    assert (told[:, 2] >= 0).any()
+
+
+@pytest.mark.parametrize("weight", [0.0, 5.0])
+def test_only_errors_of_the_difference_count_more_in_pairs(weight: float) -> None:
+    data, stage = rooms(), Stage(0, pairs=Pairs(1.0, centre=-1.0, width=1.0, contrast=weight))
+    truth = exact(data)
+    for turn, expected in ((0.0, 1.0), (2.0, 1 + weight / 2 * 2**2)):  # weight times (1 - -1)², over two heads
+
+        def off(x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, turn: float = turn) -> torch.Tensor:
+            sign = torch.where(torch.arange(len(x)) < len(x) // 2, 1.0, 1 - turn)
+            return truth(x, sigma, labels) + (sign * sigma).view(-1, 1, 1, 1)
+
+        denoiser: Any = off
+        loss = paired_loss(denoiser, data, 80, NOISE, generator_of(0, 2), CPU, stage, ("colour", "form", "unseen"))
+        assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert paired_loss(truth, data, 80, NOISE, generator_of(0, 2), CPU, stage).item() < 1e-8
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Stage(0, contrast=1.0),
+        Stage(0, blends=(Blend(("form",), -2.0, 4.0),)),
+        Stage(0, pairs=Pairs(0.5, centre=0.0, width=1.0)),
+    ],
+)
 def test_stages_between_items_ask_for_stable_targets(stage: Stage) -> None:
     with pytest.raises(ValueError, match="set targets to 'posterior'"):
         DiffusionRecipe("ddpm", "images", UNet((8, 16)), NOISE, Optimisation(4, 9, 1e-3), stages=(stage,))

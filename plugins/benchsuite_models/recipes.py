@@ -14,6 +14,7 @@ from benchsuite_models.training.config import (
     DiffusionRecipe,
     Noise,
     Optimisation,
+    Pairs,
     Stage,
     UNet,
 )
@@ -140,11 +141,19 @@ _GRAIN = Blend(("texture",), low=-2.0, high=4.0, emphasis=30.0)
 _SHAPE = Blend(("shape",), low=-3.0, high=2.0, emphasis=10.0)
 
 
+#: where scale and shape of a room are open
+_OPEN = Pairs(0.6, centre=-2.0, width=1.3, contrast=5.0)
+
+
 def _told_apart(
-    start: int, noise: Noise, blends: tuple[Blend | None, ...] = (_GRAIN, None), apart: tuple[str, ...] = ()
+    start: int,
+    noise: Noise,
+    blends: tuple[Blend | None, ...] = (_GRAIN, None),
+    apart: tuple[str, ...] = (),
+    pairs: Pairs | None = None,
 ) -> Stage:
     """From step `start` on, also what tells heads apart, which is known early."""
-    return Stage(start, replace(noise, centre=-2.5, width=1.5), blends, contrast=10.0, apart=apart)
+    return Stage(start, replace(noise, centre=-2.5, width=1.5), blends, contrast=10.0, apart=apart, pairs=pairs)
 
 
 class DDPMFashionMNIST(_Diffusion):
@@ -227,7 +236,7 @@ class DDPMShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, centre=-2.0),
-        replace(_rooms(30500, restarts=(5000, 7000, 9000, 11000, 14500, 19000, 25000)), muon=11000),
+        replace(_rooms(38500, restarts=(5000, 7000, 9000, 11000, 14500, 19000, 25000, 30500)), muon=11000),
         patch=4,
         prediction="sample",
         targets="posterior",
@@ -236,6 +245,7 @@ class DDPMShapes(_Diffusion):
             _told_apart(11000, _CLEAN_NOISE),
             _told_apart(19000, _CLEAN_NOISE, (_GRAIN, None, None)),
             _told_apart(25000, _CLEAN_NOISE, (_GRAIN, None, None), apart=("shape",)),
+            _told_apart(30500, _CLEAN_NOISE, apart=("scale", "shape"), pairs=_OPEN),
         ),
     )
 
@@ -250,7 +260,7 @@ class ScoreSDEShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, high=7.0, centre=-1.0, width=2.0),
-        replace(_rooms(36000, restarts=(4500, 9000, 12500, 16500, 20000, 24500, 30500)), muon=16500),
+        replace(_rooms(44000, restarts=(4500, 9000, 12500, 16500, 20000, 24500, 30500, 36000)), muon=16500),
         patch=4,
         prediction="denoised",
         targets="posterior",
@@ -259,6 +269,7 @@ class ScoreSDEShapes(_Diffusion):
             _told_apart(16500, replace(_CLEAN_NOISE, high=7.0)),
             _told_apart(24500, replace(_CLEAN_NOISE, high=7.0), (_GRAIN, None, None)),
             _told_apart(30500, replace(_CLEAN_NOISE, high=7.0), (_GRAIN, None, None), apart=("shape",)),
+            _told_apart(36000, replace(_CLEAN_NOISE, high=7.0), apart=("scale", "shape"), pairs=_OPEN),
         ),
     )
 

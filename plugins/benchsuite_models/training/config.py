@@ -78,6 +78,21 @@ class Blend:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Steps of two heads: one is told nothing, the other one value of a factor that may still be open.
+
+    A sample drawn without labels takes its decisions by what the head that is told nothing infers, which is the
+    harder the less of a factor is seen. Here it gets half of the batch, at the levels where that matters, and the
+    error of the difference between both heads counts `contrast` times besides each one's.
+    """
+
+    share: float  #: of the steps of the stage
+    centre: float  #: log-SNRs are normal around it …
+    width: float  #: … with this standard deviation
+    contrast: float = 0.0
+
+
+@dataclass(frozen=True)
 class Stage:
     """What is learned differently from a step on, until the next stage.
 
@@ -93,6 +108,7 @@ class Stage:
     blends: tuple[Blend | None, ...] = ()  #: one of them at each step, each as often; None blends nothing
     contrast: float | None = None
     apart: tuple[str, ...] = ()  #: factors by which the two draws are told the more often
+    pairs: Pairs | None = None  #: instead of what else the stage teaches, at its share of the steps
 
 
 @dataclass(frozen=True)
@@ -135,7 +151,9 @@ class DiffusionRecipe:
         starts = [stage.start for stage in self.stages]
         if starts != sorted(starts):
             raise ValueError(f"stages start at {starts}: put them in order")
-        if self.targets != "posterior" and any(s.blends or s.contrast is not None for s in self.stages):
+        if self.targets != "posterior" and any(
+            s.blends or s.contrast is not None or s.pairs is not None for s in self.stages
+        ):
             raise ValueError(
                 "what blends or contrasts has no targets but the posterior's: set targets to 'posterior'"
             )

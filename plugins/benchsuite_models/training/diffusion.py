@@ -15,7 +15,7 @@ from benchsuite_models import factor_embedding
 from benchsuite_models.conditioning import Conditioning
 from benchsuite_models.finite_population import FinitePopulation
 from benchsuite_models.process import DataRange, Process, VarianceExploding, VariancePreserving
-from benchsuite_models.training.config import Noise, Stage, UNet
+from benchsuite_models.training.config import Noise, Pairs, Stage, UNet
 
 #: Standard deviation of the random frequencies (per unit of ln sigma, times 2 pi) in a score network's time
 #: embedding. diffusers draws them with 16, which makes the network a rough function of sigma; they are weights
@@ -113,9 +113,20 @@ def build_process(family: str, prediction: str = "epsilon") -> tuple[Process, Da
 
 def draw_log_snr(batch: int, noise: Noise, generator: torch.Generator) -> torch.Tensor:
     """Noise levels (batch,), stratified: half uniform on [low, high], half normal around the centre."""
-    u = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-    normal = noise.centre + noise.width * torch.special.ndtri(u[1::2].clamp(1e-4, 1 - 1e-4))
-    return torch.cat([noise.low + (noise.high - noise.low) * u[::2], normal.clamp(noise.low, noise.high)])
+    u = _strata(batch, generator)
+    normal = _normal(u[1::2], noise, noise.centre, noise.width)
+    return torch.cat([noise.low + (noise.high - noise.low) * u[::2], normal])
+
+
+def _strata(batch: int, generator: torch.Generator) -> torch.Tensor:
+    """Uniform on [0, 1], one in each of `batch` equal parts."""
+    return (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+
+
+def _normal(u: torch.Tensor, noise: Noise, centre: float, width: float) -> torch.Tensor:
+    """The normal quantiles of u, held within the levels of `noise`."""
+    normal: torch.Tensor = centre + width * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))
+    return normal.clamp(noise.low, noise.high)
 
 
 def level_weight(sigma: torch.Tensor, noise: Noise) -> torch.Tensor:
@@ -248,8 +259,13 @@ def paired_loss(
     With several factors there are three heads instead of two: all labels, one of them, none. They meet the same
     (item, noise, level): heads that share their noise in training share their errors, and it is their difference
     that measures information. In a stage with contrast the head that is told one label gives way to two that are
-    told different ones. One that names factors needs the names of all, in the order of the labels.
+    told different ones. One that names factors needs the names of all, in the order of the labels. Steps of
+    `Pairs` are as that says.
     """
+    favoured = [names.index(name) for name in stage.apart]
+    pairs = stage.pairs
+    if pairs is not None and torch.rand((), generator=generator).item() < pairs.share:
+        return _open_loss(denoiser, data, batch // 2, stage.noise or noise, generator, device, pairs, favoured)
     heads = 4 if stage.contrast is not None else 2 if data.labels.shape[1] == 1 else 3
     noise = stage.noise or noise
     n = batch // heads
@@ -268,7 +284,7 @@ def paired_loss(
     x = items.to(device) + sigma.view(-1, 1, 1, 1) * eps
     some = [drop_labels(told, generator)] if heads == 3 else []
     if stage.contrast is not None:
-        some = list(data.drawn_apart(x, sigma, generator, [names.index(name) for name in stage.apart]))
+        some = list(data.drawn_apart(x, sigma, generator, favoured))
     given = torch.stack([told, torch.full_like(told, -1), *some])
     target = data.targets(chosen, x, sigma, given)
     x, sigma = x.repeat(heads, 1, 1, 1), sigma.repeat(heads)
@@ -280,6 +296,33 @@ def paired_loss(
     if stage.contrast is not None:
         _, _, one, other = error.chunk(heads)
         squared = squared + stage.contrast / heads * (one - other).square().mean(dim=1).repeat(heads)
+    loss: torch.Tensor = (squared * level_weight(sigma, noise)).mean()
+    return loss
+
+
+def _open_loss(
+    denoiser: Denoiser,
+    data: TrainingSet,
+    n: int,
+    noise: Noise,
+    generator: torch.Generator,
+    device: torch.device,
+    pairs: Pairs,
+    favoured: Sequence[int],
+) -> torch.Tensor:
+    """The loss of a step of `Pairs`, on `n` noised items."""
+    chosen = torch.randint(len(data.items), (n,), generator=generator)
+    log_snr = _normal(_strata(n, generator), noise, pairs.centre, pairs.width)
+    eps = torch.randn((n, *data.items.shape[1:]), generator=generator).to(device)
+    sigma = sigma_from_log_snr(log_snr).to(device)
+    x = data.items[chosen].to(device) + sigma.view(-1, 1, 1, 1) * eps
+    one = data.drawn_apart(x, sigma, generator, favoured)[0]
+    given = torch.stack([torch.full_like(one, -1), one])
+    target = data.targets(chosen, x, sigma, given)
+    x, sigma = x.repeat(2, 1, 1, 1), sigma.repeat(2)
+    error = noise_error(denoiser, x, target, sigma, given.flatten(0, 1).to(device))
+    untold, told = error.chunk(2)
+    squared = error.square().mean(dim=1) + pairs.contrast / 2 * (untold - told).square().mean(dim=1).repeat(2)
     loss: torch.Tensor = (squared * level_weight(sigma, noise)).mean()
     return loss
 

@@ -279,8 +279,8 @@ def _tail_mean(losses: list[float]) -> float:
 
 
 def _write_losses(path: Path, losses: list[float]) -> None:
-    # four digits: batches differ by percents
-    _write_rows(path, [{"step": step, "loss": float(f"{loss:.4g}")} for step, loss in enumerate(losses, 1)])
+    # three digits: batches differ by percents
+    _write_rows(path, [{"step": step, "loss": float(f"{loss:.3g}")} for step, loss in enumerate(losses, 1)])
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
