@@ -56,7 +56,11 @@ class Bench:
 
     @classmethod
     def build(cls, model: DiffusionModel, dataset: Dataset, unit: Unit, settings: Settings, device: str) -> Bench:
-        """Choose and encode items: a fixed random subset of the split, and items for the probe."""
+        """Choose and encode items: a fixed random subset of the split, and items for the probe.
+
+        It learns from some, chooses by others, and is tested on more than are evaluated if so asked. On its own
+        population an exact model states the posterior at its test items, which leaves little noise in few of them.
+        """
         split = dataset.split(unit.split)
         order = _order(split.ids, settings.seed)
         population = unit.split == "train"  # an oracle on the images that it knows
@@ -85,6 +89,9 @@ class Bench:
             "val": encoded("train" if population else "val", choosing[:quarter]),
         }
         exact = model.exact and (unit.split == "train" or not unit.dataset)
+        tested = order[len(chosen) : settings.probe_tests]
+        if tested and not exact:
+            probe["test"] = encoded(unit.split, tested)
         prior = _prior(model, dataset)
         entropy = {name: float(-(p[p > 0] * np.log(p[p > 0])).sum()) for name, p in prior.items()}
         everything = dataset.enumerated and not isinstance(dataset, OwnData)  # whose splits are draws

@@ -33,6 +33,8 @@ class Settings:
     #: items of its population that an oracle is evaluated on, at most; all of them leave no sampling of items
     oracle_items: int = 1200
     probe_items: int = 800  #: items a probe is trained on, at most; a quarter as many choose tap and ridge
+    #: held-out items a probe is tested on, at most, if more than `items`; one pass each, only where taps are kept
+    probe_tests: int = 0
     oracle: bool = True  #: run the oracle of every data set beside the models, and measure their distance from it
     bootstrap: int = 1000  #: resamples behind every interval
     dtype: str = "float32"
@@ -51,6 +53,8 @@ class Settings:
             least = 2 if name in least_two else 1
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.probe_tests < 0:
+            raise UsageError(f"probe_tests must not be negative, got {self.probe_tests}")
         if self.dtype not in DTYPES:
             raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 

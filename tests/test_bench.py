@@ -80,6 +80,33 @@ def test_probes_do_not_learn_from_what_they_are_tested_on_where_train_is_everyth
     assert len(found.probe["train"]) == 24
 
 
+@torch.no_grad()
+def test_probes_may_be_tested_on_more_items_than_are_evaluated() -> None:
+    plain, more = bench(), bench(settings=replace(SMALL, probe_tests=10))
+    assert more.items.ids == plain.items.ids
+    assert more.probe["test"].ids == bench(settings=replace(SMALL, items=10)).items.ids[6:]
+    for tests in (0, 6):  # no fewer than are evaluated
+        assert bench(settings=replace(SMALL, probe_tests=tests)).probe.keys() == plain.probe.keys()
+    need = NoiseSweep(heads=True, taps=True)
+    few, many = (b.run(need, lambda rows: None) for b in (plain, more))
+    assert many.meta["forward_passes"] == more.count(need)
+    for name in ("items", "error/unconditional", "gap/class"):
+        np.testing.assert_array_equal(many[name], few[name])
+    tested, before = many["tap_role"] == "test", few["tap_role"] == "test"
+    assert many["tap_items"][tested].tolist() == [*plain.items.ids, *more.probe["test"].ids]
+    np.testing.assert_allclose(many["tap/mid"][:, tested][:, :6], few["tap/mid"][:, before], atol=1e-6)
+    np.testing.assert_allclose(many["tap/mid"][:, ~tested], few["tap/mid"][:, ~before], atol=1e-6)
+    assert more.origin(need)["probe"]["test"] == list(more.probe["test"].ids)
+
+
+def test_an_exact_model_on_its_own_population_needs_no_more_tests() -> None:
+    class Ideal(ToyModel):
+        exact = True
+
+    assert "test" not in bench("train", replace(SMALL, oracle_items=3, probe_tests=9), Ideal()).probe
+    assert "test" in bench("test", replace(SMALL, probe_tests=9), Ideal()).probe
+
+
 def test_an_oracle_is_evaluated_on_its_whole_population_and_its_probe_learns_and_chooses_on_other_parts() -> None:
     found = bench("train")
     learning, choosing = set(found.probe["train"].ids), set(found.probe["val"].ids)

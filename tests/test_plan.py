@@ -305,6 +305,7 @@ def test_the_command_line_replaces_one_list_in_every_group() -> None:
         (lambda: Settings(batch=0), "batch must be at least 1, got 0"),
         (lambda: Settings(bootstrap=0), "bootstrap must be at least 1, got 0"),
         (lambda: Settings(probe_items=0), "probe_items must be at least 1, got 0"),
+        (lambda: Settings(probe_tests=-1), "probe_tests must not be negative, got -1"),
         (lambda: Settings(dtype="int8"), "dtype must be one of float32.* got 'int8'"),
         (lambda: SweepSettings(low=3, high=3), "low < high.* got 3 and 3"),
         (lambda: SweepSettings(high=80), "got -8.0 and 80"),

@@ -56,7 +56,7 @@ from benchsuite.protocols.spread import head_spread, values_in_use
 BASELINE_TAPS = ("input", "denoised", "log-posterior")
 
 
-#: The draw that the probe's training items see: never that of the tapped test items, should they be the same ones.
+#: The draw that the probe's other items see: never that of the evaluated items, should they be the same ones.
 PROBE_DRAW = 2
 #: head name -> factors that it is given
 Conditions = Mapping[str, Sequence[str]]
@@ -130,7 +130,7 @@ def noise_sweep(
 
     Args:
         items: evaluated items; their role for probes is "test".
-        probe: items of the roles "train" and "val", swept at the tapped levels only.
+        probe: items of the roles "train" and "val", and further ones of "test", swept at the tapped levels only.
         request: the union of what the metrics need.
         batch: largest number of rows in one forward pass.
         exact: the items come from the population whose posterior the model states.
@@ -149,11 +149,12 @@ def noise_sweep(
     sweep = _Sweep(model, conditions, values, batch, meter, names)
     columns: dict[str, list[FloatArray]] = {}
     taps: dict[str, list[FloatArray]] = {}
-    groups = list(probe.items()) if tapped else []
-    keys = {
-        role: item_keys(seed, dataset, "noise_sweep", group.ids, group.x.device)
-        for role, group in [("test", items), *groups]
-    }
+
+    def keys_of(group: Items) -> torch.Tensor:
+        return item_keys(seed, dataset, "noise_sweep", group.ids, group.x.device)
+
+    groups = [(role, group, keys_of(group)) for role, group in probe.items()] if tapped else []
+    own_keys = keys_of(items)
     for t in sorted({*used, *extra}):
         sigma, level = float(sigma_from_log_snr(t)), level_number(t)
         rows: dict[str, list[FloatArray]] = {}
@@ -161,18 +162,18 @@ def noise_sweep(
         for draw in range(draws if t in used else 1):
             keep = t in tapped and draw == 0
             given = conditions if t in used else {}
-            measured, pooled = sweep.run(items, keys["test"], sigma, level, draw, given, keep)
+            measured, pooled = sweep.run(items, own_keys, sigma, level, draw, given, keep)
             for name, value in measured.items() if t in used else ():
                 rows.setdefault(name, []).append(value)
             seen += [pooled] if keep else []
         for name, parts in rows.items():
             columns.setdefault(name, []).append(np.concatenate(parts))
         if t in tapped:
-            for role, group in groups:
-                seen.append(sweep.run(group, keys[role], sigma, level, PROBE_DRAW, {}, True)[1])
+            for _, group, keys in groups:
+                seen.append(sweep.run(group, keys, sigma, level, PROBE_DRAW, {}, True)[1])
             for name in seen[0]:
                 taps.setdefault(name, []).append(np.concatenate([part[name] for part in seen]))
-    everyone = [("test", items), *groups] if tapped else []
+    everyone = [("test", items), *((role, group) for role, group, _ in groups)] if tapped else []
     arrays: dict[str, NDArray[Any]] = {
         "log_snr": np.array(used),
         "items": np.array(items.ids * draws),
