@@ -136,14 +136,13 @@ class Board:
         return any(row.extra.get("enumerated") is True for row in self.rows)
 
     @property
-    def held_out(self) -> int | None:
-        """Number of held-out images measured."""
-        return next((row.n_items for row in self._on_items if row.split == "test"), None)
-
-    @property
-    def draws(self) -> int | None:
-        """Noise draws of each of them."""
-        return next((row.draws for row in self._on_items if row.draws), None)
+    def held_out(self) -> dict[str, tuple[int, int | None]]:
+        """Held-out images that each route was measured on, and noise draws of each of them."""
+        found: dict[str, tuple[int, int | None]] = {}
+        for row in self._on_items:
+            if row.split == "test" and row.n_items:
+                found.setdefault(row.metric, (row.n_items, row.draws))
+        return {route: found[route] for route in self.routes if route in found}
 
     @property
     def _on_items(self) -> list[Row]:

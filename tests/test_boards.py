@@ -69,7 +69,7 @@ def test_facts_of_the_board():
     assert board.entropy == H10
     assert board.readout_accuracy == 0.985
     assert board.population == 1200
-    assert board.held_out == 397
+    assert board.held_out == dict.fromkeys((MI, RETENTION, PROBE), (397, 2))
 
 
 def test_a_model_is_compared_to_its_own_oracle_on_the_population():
@@ -164,7 +164,7 @@ def test_a_data_set_where_everything_failed_still_has_a_board():
     rows = [unavailable("ddpm", MI, "failed", "no images in /data", factor="", stage="data")]
     board = only_board(rows, [])
     assert (board.factor, board.lines[0].rows[MI].status) == ("", "failed")
-    assert (board.population, board.held_out) == (None, None)
+    assert (board.population, board.held_out) == (None, {})
 
 
 def test_cells_without_values_are_grouped_by_cause_and_complete():

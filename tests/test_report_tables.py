@@ -137,6 +137,15 @@ def test_markdown_shows_verdicts_and_consistency():
     assert "| score-sde | 0.045 [0.035, 0.055] nats | 0.004 [0.004, 0.004] nats |" in text
 
 
+def test_markdown_says_on_how_many_images_each_route_was_measured():
+    assert "; held-out images: 397 × 2 noise draws; oracle:" in markdown_text(parsed())
+    results = document()
+    for one in results["rows"]:
+        one |= {MI: {"n_items": 48, "draws": 1}, PROBE: {"n_items": 1000, "draws": 1}}.get(one["metric"], {})
+    counts = "48 × 1 (mutual-information), 397 × 2 (class-retention) and 1000 × 1 (linear-probe) noise draws"
+    assert f"; held-out images: {counts}; oracle:" in markdown_text(parsed(results))
+
+
 def test_csv_carries_verdict_and_consistency():
     record = next(r for r in csv_records() if (r["label"], r["metric"]) == ("score-sde", PROBE))
     assert record["calibration"].startswith("failed calibration")

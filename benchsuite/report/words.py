@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 
 from benchsuite.boards import Board
 from benchsuite.results import Estimate, Results
@@ -55,15 +56,23 @@ def board_facts(board: Board) -> list[tuple[str, str]]:
     facts = []
     if board.entropy is not None:
         facts.append((f"H({board.factor})", f"{number(board.entropy, 3)} nats"))
-    if board.held_out is not None:
-        draws = f" × {board.draws} noise draws" if board.draws else ""
-        facts.append(("held-out images", f"{board.held_out}{draws}"))
+    if measured := board.held_out:
+        facts.append(("held-out images", _held_out(measured)))
     if board.population is not None:
         truth = "the whole population: the truth" if board.enumerated else "of this finite set, not of its source"
         facts.append(("oracle", f"ideal of N = {board.population} images, {truth}"))
     if board.readout_accuracy is not None:
         facts.append(("readout accuracy", f"{percent(board.readout_accuracy)} on held-out images"))
     return facts
+
+
+def _held_out(measured: Mapping[str, tuple[int, int | None]]) -> str:
+    """Images and noise draws of every route, or of all of them where they are the same."""
+    routes: dict[str, list[str]] = {}
+    for route, (images, draws) in measured.items():
+        routes.setdefault(f"{images} × {draws}" if draws else f"{images}", []).append(route)
+    counts = [*routes] if len(routes) == 1 else [f"{n} ({enumeration(names)})" for n, names in routes.items()]
+    return enumeration(counts) + (" noise draws" if any(draws for _, draws in measured.values()) else "")
 
 
 def verdict_words(board: Board, route: str) -> str:
