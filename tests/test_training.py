@@ -139,6 +139,21 @@ def test_a_recipe_leaves_a_model_that_its_adapter_opens(tmp_path: Path, family: 
         assert results["autoencoder"]["scaling_factor"] == scale
 
 
+def test_the_curve_of_a_long_run_is_of_blocks_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train("ddpm", tmp_path / "whole")
+    monkeypatch.setattr("benchsuite_models.training.run.CURVE", STEPS // 3)
+    train("ddpm", tmp_path / "blocks")
+    curves = []
+    for name in ("whole", "blocks"):
+        with (tmp_path / name / "loss.csv").open() as file:
+            curves.append({int(row["step"]): float(row["loss"]) for row in csv.DictReader(file)})
+    whole, blocks = curves
+    assert list(blocks) == sorted({*range(3, STEPS + 1, 3), STEPS})
+    for last, mean in blocks.items():
+        block = [whole[step] for step in whole if (last - 1) // 3 * 3 < step <= last]
+        assert mean == pytest.approx(sum(block) / len(block), rel=6e-3)  # three digits
+
+
 @pytest.mark.parametrize(("family", "stop"), [("ddpm", 3), ("latent-diffusion", 9)])
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, family: str, stop: int) -> None:
     whole = train(family, tmp_path / "whole")

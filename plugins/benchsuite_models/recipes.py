@@ -143,6 +143,8 @@ _SHAPE = Blend(("shape",), low=-3.0, high=2.0, emphasis=10.0)
 
 #: where scale and shape of a room are open
 _OPEN = Pairs(0.6, centre=-2.0, width=1.3, contrast=5.0)
+#: the same, most of the time, for shape, which is seen last
+_OPEN_SHAPE = replace(_OPEN, share=0.75, centre=-1.8)
 
 
 def _told_apart(
@@ -236,7 +238,7 @@ class DDPMShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, centre=-2.0),
-        replace(_rooms(38500, restarts=(5000, 7000, 9000, 11000, 14500, 19000, 25000, 30500)), muon=11000),
+        replace(_rooms(43000, restarts=(5000, 7000, 9000, 11000, 14500, 19000, 25000, 30500, 38500)), muon=11000),
         patch=4,
         prediction="sample",
         targets="posterior",
@@ -246,6 +248,7 @@ class DDPMShapes(_Diffusion):
             _told_apart(19000, _CLEAN_NOISE, (_GRAIN, None, None)),
             _told_apart(25000, _CLEAN_NOISE, (_GRAIN, None, None), apart=("shape",)),
             _told_apart(30500, _CLEAN_NOISE, apart=("scale", "shape"), pairs=_OPEN),
+            _told_apart(38500, _CLEAN_NOISE, (_GRAIN,), apart=("shape",), pairs=_OPEN_SHAPE),
         ),
     )
 
@@ -260,7 +263,7 @@ class ScoreSDEShapes(_Diffusion):
         _ROOMS,
         _FOLDED,
         replace(_CLEAN_NOISE, high=7.0, centre=-1.0, width=2.0),
-        replace(_rooms(44000, restarts=(4500, 9000, 12500, 16500, 20000, 24500, 30500, 36000)), muon=16500),
+        replace(_rooms(48500, restarts=(4500, 9000, 12500, 16500, 20000, 24500, 30500, 36000, 44000)), muon=16500),
         patch=4,
         prediction="denoised",
         targets="posterior",
@@ -270,6 +273,7 @@ class ScoreSDEShapes(_Diffusion):
             _told_apart(24500, replace(_CLEAN_NOISE, high=7.0), (_GRAIN, None, None)),
             _told_apart(30500, replace(_CLEAN_NOISE, high=7.0), (_GRAIN, None, None), apart=("shape",)),
             _told_apart(36000, replace(_CLEAN_NOISE, high=7.0), apart=("scale", "shape"), pairs=_OPEN),
+            _told_apart(44000, replace(_CLEAN_NOISE, high=7.0), (_GRAIN,), apart=("shape",), pairs=_OPEN_SHAPE),
         ),
     )
 

@@ -41,6 +41,8 @@ from benchsuite_models.training.diffusion import (
 from benchsuite_models.training.loop import fit
 
 RECORD = "recipe.json"
+#: lines of a loss curve, up to twice as many: what a curve shows, and a fraction of the weights
+CURVE = 5000
 
 
 def train_diffusion(
@@ -57,8 +59,9 @@ def train_diffusion(
     """Train `recipe` on its data set's "train" split and measure it on "val".
 
     Leaves in `out` a diffusers directory (float16 safetensors), benchsuite.json, recipe.json (configuration,
-    seed, versions, results), loss.csv (every step) and held_out.csv (per noise level, of the weights as
-    written). While training there is also ``checkpoint/``, from which an interrupted run goes on exactly.
+    seed, versions, results), loss.csv (every step, or block of steps) and held_out.csv (per noise level, of the
+    weights as written). While training there is also ``checkpoint/``, from which an interrupted run goes on
+    exactly.
 
     Args:
         name: of the recipe.
@@ -279,8 +282,13 @@ def _tail_mean(losses: list[float]) -> float:
 
 
 def _write_losses(path: Path, losses: list[float]) -> None:
+    """The loss of every step; of long runs the means over blocks of steps, as large as leave `CURVE` of them."""
+    size = max(1, len(losses) // CURVE)
+    blocks = [losses[start : start + size] for start in range(0, len(losses), size)]
     # three digits: batches differ by percents
-    _write_rows(path, [{"step": step, "loss": float(f"{loss:.3g}")} for step, loss in enumerate(losses, 1)])
+    means = [float(f"{sum(block) / len(block):.3g}") for block in blocks]
+    last = [min(start + size, len(losses)) for start in range(0, len(losses), size)]
+    _write_rows(path, [{"step": step, "loss": loss} for step, loss in zip(last, means, strict=True)])
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
