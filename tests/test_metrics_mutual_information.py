@@ -247,6 +247,38 @@ def test_twice_the_entropy_is_flagged_whatever_the_error() -> None:
     assert [flag.partition(" by ")[0] for flag in published.flags] == ["exceeds H"]
 
 
+def given_up(p: Array, **facts: Any) -> tuple[str, ...]:
+    """Flags of the published curve for probabilities (M, T) of the true one of two values."""
+    rate = np.zeros((len(p), 69))
+    made = filtered(np.stack([p, 1 - p], axis=2), [0] * len(p), **facts)
+    sweep = record({"plain": rate, "given": rate, "gap": rate})
+    return next(c for c in computed(sweep, made) if not c.variant).flags
+
+
+def test_a_value_given_up_after_it_was_certain_is_flagged_in_as_few_as_one_path() -> None:
+    p = np.tile([0.5, 0.9, 0.9999, 0.9999], (60, 1))
+    assert given_up(p) == ()
+    p[7] = [0.5, 0.9995, 0.9, 1e-3]
+    said = "gives up the true value in {} of 60 paths where it had been all but certain"
+    assert given_up(p) == (said.format(1),)
+    p[9] = [0.5, 0.9995, 0.3, 0.9]  # and came back
+    assert given_up(p) == (said.format(2),)
+    p[7], p[9] = [0.5, 0.99, 0.9, 1e-3], [0.5, 1e-3, 0.3, 0.9]  # never as certain; of another value
+    assert given_up(p) == ()
+
+
+def test_a_filter_that_is_right_is_seldom_said_to_give_up() -> None:
+    """Wonham's filter of X = ±1 seen in dY = X dt + dW, which is exact: P(1) = sigmoid(2 Y)."""
+    generator, runs, paths = np.random.default_rng(0), 100, 20
+    steps = 0.15 + 0.15**0.5 * generator.standard_normal((runs, paths, 69))
+    y = steps.cumsum(axis=2)
+    right, overconfident = (
+        sum(bool(given_up(np.clip(1 / (1 + np.exp(-k * run)), 1e-9, 1 - 1e-9))) for run in y) for k in (2, 5)
+    )
+    assert right <= 5 + 3 * (100 * 0.05 * 0.95) ** 0.5
+    assert overconfident > 50
+
+
 def test_a_model_without_conditional_head() -> None:
     made = record({name: np.zeros((2, 69)) for name in ("plain", "given", "gap")})
     made.meta["heads"] = []

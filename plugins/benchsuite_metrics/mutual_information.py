@@ -28,6 +28,8 @@ from benchsuite.contracts import FloatArray
 
 #: above H, or below what it has been, by more than this (nats) beyond two standard errors: flagged
 EXCESS = 0.05
+#: chance that a filter which is right gives up a value it was all but certain of, in any path
+FALSE_ALARM = 0.05
 
 
 def cumulative_information(rate: FloatArray, log_snr: FloatArray) -> FloatArray:
@@ -113,7 +115,8 @@ class MutualInformation(Metric):
                     unit=self.unit,
                     ceiling=entropy,
                     variant="" if form == published else form,
-                    flags=_flags(_by_item(information, record["items"]), log_snr, entropy),
+                    flags=_flags(_by_item(information, record["items"]), log_snr, entropy)
+                    + (_given_up(filtered, factor) if form == "filter" else ()),
                     extra={"form": form, "first_level": float(information[:, 0].mean())},
                 )
             )
@@ -181,6 +184,24 @@ def _ahead(fine: FloatArray, rough: FloatArray, record: Record) -> FloatArray:
     both[:, 1:-1] = (ahead[:, :-2] + 2 * ahead[:, 1:-1] + ahead[:, 2:]) / 4
     both[:, -1] = (ahead[:, -2] + ahead[:, -1]) / 2
     return both
+
+
+def _given_up(record: Record, factor: str) -> tuple[str, ...]:
+    """What a filter of the label cannot do, in as few as one path, which the mean over all would hide.
+
+    Given the true value, the odds of all others against it are a martingale of the exact filter: once they are
+    below some odds, the chance that they ever come to 1 : 1 is no more than those (Ville 1939). So a filter that
+    was that certain of the true value, and later prefers others, errs with all the confidence there is.
+    """
+    if record.meta["exact"]:
+        return ()
+    p = np.exp(record[f"filter/{factor}"].astype(np.float64))
+    p = np.take_along_axis(p, record[f"labels/{factor}"][:, None, None], axis=2)[:, :, 0]
+    certain = np.maximum.accumulate(p >= 1 - FALSE_ALARM / len(p), axis=1)
+    lost = (certain & (p < 0.5)).any(axis=1)
+    if not lost.any():
+        return ()
+    return (f"gives up the true value in {lost.sum()} of {len(p)} paths where it had been all but certain",)
 
 
 def _entropy(p: FloatArray) -> FloatArray:
