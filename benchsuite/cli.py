@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchsuite.allocator import keep_freed_memory
 from benchsuite.console import (
     EXIT_PARTIAL,
     Interrupted,
@@ -42,6 +43,7 @@ Names = Annotated[
 
 def main() -> None:
     """Entry point: turns errors meant for users into one line and an exit code."""
+    keep_freed_memory()
     try:
         app()
     except UsageError as error:

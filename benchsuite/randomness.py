@@ -46,32 +46,34 @@ def normal(keys: torch.Tensor, step: int, shape: tuple[int, ...]) -> torch.Tenso
     count = math.prod(shape)
     pairs = (count + 1) // 2
     u = uniform(keys, step, (2 * pairs,))
-    radius = torch.sqrt(-2.0 * torch.log(u[:, :pairs]))
-    angle = (2.0 * math.pi) * u[:, pairs:]
-    deviates = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
+    radius = u[:, :pairs].log().mul_(-2.0).sqrt_()
+    angle = u[:, pairs:].mul_(2.0 * math.pi)
+    deviates = torch.cat([angle.cos().mul_(radius), angle.sin().mul_(radius)], dim=1)
     return deviates[:, :count].reshape(len(keys), *shape)
 
 
 def uniform(keys: torch.Tensor, step: int, shape: tuple[int, ...]) -> torch.Tensor:
     """Uniform deviates on (0, 1), one independent block per key; arguments and result as for `normal`."""
-    position = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int64)
+    position = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int64) * _signed(_GOLDEN)
     # key and step are mixed before positions are added: streams of neighbouring steps never overlap
     base = _mix(keys + _signed((step + 1) * _GOLDEN))[:, None]
-    bits = _mix(_mix(base + position * _signed(_GOLDEN)))
+    bits = _mix(_mix(base + position))
     # 23 bits and a half step: strictly inside (0, 1) and exactly representable in float32
-    return ((((bits >> 41) & 0x7FFFFF).to(torch.float32) + 0.5) / 2**23).reshape(len(keys), *shape)
+    bits.bitwise_right_shift_(41).bitwise_and_(0x7FFFFF)
+    return bits.to(torch.float32).add_(0.5).div_(2**23).reshape(len(keys), *shape)
 
 
 def _mix(z: torch.Tensor) -> torch.Tensor:
-    """SplitMix64 finaliser on int64 tensors (wrapping arithmetic, logical shifts)."""
-    z = (z ^ _shift(z, 30)) * _signed(_MIX_1)
-    z = (z ^ _shift(z, 27)) * _signed(_MIX_2)
-    return z ^ _shift(z, 31)
+    """SplitMix64 finaliser of int64 tensors (wrapping arithmetic, logical shifts), in their place.
 
-
-def _shift(z: torch.Tensor, bits: int) -> torch.Tensor:
-    """Logical right shift; torch's is arithmetic."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    A new tensor for each of its eleven operations would take three times as long, for page faults.
+    """
+    shifted = torch.empty_like(z)
+    for bits, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
+        torch.bitwise_right_shift(z, bits, out=shifted)
+        # a logical shift: torch's copies the sign
+        z.bitwise_xor_(shifted.bitwise_and_((1 << (64 - bits)) - 1)).mul_(_signed(factor))
+    return z
 
 
 def _signed(value: int) -> int:

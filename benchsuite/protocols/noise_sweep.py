@@ -146,7 +146,7 @@ def noise_sweep(
     draws = settings.draws if request.heads else 1
     values = values_in_use(model, items.factors) if exact and conditions and isinstance(model, ExactModel) else {}
     names = tuple(dict.fromkeys(model.taps + (every_layer(model.network) if request.layers else ())))
-    sweep = _Sweep(model, conditions, values, batch, meter, names)
+    sweep = _Sweep(model, values, batch, meter, names)
     columns: dict[str, list[FloatArray]] = {}
     taps: dict[str, list[FloatArray]] = {}
 
@@ -196,16 +196,13 @@ class _Sweep:
     def __init__(
         self,
         model: DiffusionModel,
-        conditions: Conditions,
         values: Mapping[str, Sequence[int]],
         batch: int,
         meter: Meter,
         taps: Sequence[str],
     ) -> None:
-        self.model, self.values, self.meter = model, values, meter
+        self.model, self.values, self.batch, self.meter = model, values, batch, meter
         self.taps = Taps(model.network, taps)
-        # exact models bound their own memory and are quicker the more rows share a label
-        self.rows = batch if isinstance(model, ExactModel) else max(1, batch // (1 + len(conditions)))
 
     def run(
         self,
@@ -221,7 +218,9 @@ class _Sweep:
         given = {head: condition_on(self.model, items, factors) for head, factors in conditions.items()}
         values: dict[str, list[torch.Tensor]] = {}
         pooled: dict[str, list[torch.Tensor]] = {}
-        for part in chunks(len(items), self.rows):
+        # exact models bound their own memory and are quicker the more rows share a label
+        rows = self.batch if isinstance(self.model, ExactModel) else max(1, self.batch // (1 + len(conditions)))
+        for part in chunks(len(items), rows):
             x0 = items.x[part]
             x = x0 + sigma * forward_noise(keys[part], level, draw, tuple(x0.shape[1:])).to(x0.dtype)
             sigmas = x.new_full((len(x),), sigma)
