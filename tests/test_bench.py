@@ -124,6 +124,24 @@ def test_a_small_population_is_shared_between_learning_and_choosing() -> None:
     assert not learning & choosing
 
 
+@torch.no_grad()
+def test_where_all_splits_are_the_same_items_a_probe_learns_from_them_too() -> None:
+    class Points(ToyData):
+        enumerated = True
+
+        def split(self, name: str) -> Split:
+            return ToyData.split(self, "train")
+
+    found = bench(data=Points(), settings=replace(SMALL, items=30, probe_items=1000))
+    learning, choosing = set(found.probe["train"].ids), set(found.probe["val"].ids)
+    assert (len(learning), len(choosing), len(learning & choosing)) == (20, 4, 0)
+    record = found.run(NoiseSweep(heads=True, taps=True), lambda rows: None)
+    seen = {role: record["tap/input"][0, record["tap_role"] == role] for role in ("test", "train")}
+    known = {item: x for item, x in zip(found.items.ids, seen["test"], strict=True)}
+    for item, x in zip(found.probe["train"].ids, seen["train"], strict=True):
+        assert np.abs(known[item] - x).max() > 1e-3  # under other noise
+
+
 def test_every_model_gets_the_same_items() -> None:
     assert bench(model=ToyModel(seed=4)).items.ids == bench().items.ids
 

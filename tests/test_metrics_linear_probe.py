@@ -199,6 +199,10 @@ def test_what_does_not_apply() -> None:
         curves(record({"mid": np.zeros((2, 10, 2))}, one, roles))
     with pytest.raises(NotApplicableError, match="nothing was tapped"):
         curves(record({}, np.arange(10) % 2, roles))
+    single = record({"mid": np.zeros((2, 10, 2))}, np.arange(10) % 2, roles)
+    arrays = single.arrays | {"tap_log_snr": LEVELS[:1], "tap/mid": single["tap/mid"][:1]}
+    with pytest.raises(NotApplicableError, match=r"tapped at one level only.*sweep\.tap_stride"):
+        curves(Record("noise_sweep", arrays, single.meta))
 
 
 def test_truth_is_the_information() -> None:

@@ -105,6 +105,11 @@ class LinearProbe(Metric):
         own = record.meta.get("taps", recorded)
         taps = [tap for tap in recorded if self.layers or tap in own or tap in BASELINES]
         task = _Task.of(record, self.preset)
+        if len(task.levels) < 2:
+            raise NotApplicableError(
+                "activations were tapped at one level only, and it takes two; lower sweep.tap_stride or raise "
+                "sweep.nodes"
+            )
         factors = list(record.meta["factors"])
         labels = np.stack([record[f"tap_labels/{factor}"][task.rows] for factor in factors], axis=1)
         for factor, column in zip(factors, labels[task.roles == "train"].T, strict=True):
