@@ -1,7 +1,8 @@
 """Keep freed memory in the process, for glibc would rather give it back.
 
 Blocks of more than 32 MB, which is what a network's activations are, come from the kernel and return to it with
-every operation, so that each forward pass faults the same pages in again: 5 to 9 % of its time (benchmarks/allocator.py).
+every operation, so that each forward pass faults the same pages in again: 5 to 9 % of its time, says
+benchmarks/allocator.py.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def test_where_all_splits_are_the_same_items_a_probe_learns_from_them_too() -> N
     assert (len(learning), len(choosing), len(learning & choosing)) == (20, 4, 0)
     record = found.run(NoiseSweep(heads=True, taps=True), lambda rows: None)
     seen = {role: record["tap/input"][0, record["tap_role"] == role] for role in ("test", "train")}
-    known = {item: x for item, x in zip(found.items.ids, seen["test"], strict=True)}
+    known = dict(zip(found.items.ids, seen["test"], strict=True))
     for item, x in zip(found.probe["train"].ids, seen["train"], strict=True):
         assert np.abs(known[item] - x).max() > 1e-3  # under other noise
 

@@ -60,7 +60,7 @@ def fit(
     first = len(losses)
     optimiser = Optimiser(network, config, max(0, first - 1))
     if first:
-        optimiser.load_state_dict(torch.load(checkpoint / "optimiser.pt", weights_only=True))
+        optimiser.load_state_dict(torch.load(checkpoint / "optimiser.pt", map_location="cpu", weights_only=True))
     network.train()
     for step in track(range(first, config.steps), description, config.steps - first):
         if step in config.restarts:
