@@ -109,7 +109,7 @@ def test_starts_have_the_moments_of_the_noised_data() -> None:
 
 
 def test_all_training_items_count_however_few_there_are() -> None:
-    """Nothing is left for a probe of two items; paths start from both."""
+    """A probe of two items learns from one and chooses by the other; paths start from both."""
 
     class Two(ToyData):
         enumerated = True
@@ -123,7 +123,7 @@ def test_all_training_items_count_however_few_there_are() -> None:
     dataset = Two()
     dataset.load()
     found = bench(ToyModel(), dataset=dataset)
-    assert len(found.probe["train"]) == 0
+    assert len(found.probe["train"]) == 1
     assert set(found.training.ids) == set(dataset.split("train").ids)
     record = found.run(Trajectory(errors=True), lambda rows: None)
     assert np.isfinite(record["x"]).all()
