@@ -74,23 +74,22 @@ class Bench:
             x = torch.cat(pieces) if pieces else images
             return Items(x, part.labels[index].to(device), tuple(part.ids[i] for i in index), dataset.factors)
 
-        # "train" holds the items of the other splits too where it is the whole population
-        apart = {*split.ids, *dataset.split("val").ids}
-        train = dataset.split("train").ids
-        learning = [i for i in _order(train, settings.seed) if train[i] not in apart]
-        if population or not learning:
+        learning: list[int] = []
+        if not population:
+            # "train" holds the items of the other splits too where it is the whole population
+            apart = {*split.ids, *dataset.split("val").ids}
+            train = dataset.split("train").ids
+            learning = [i for i in _order(train, settings.seed) if train[i] not in apart]
+        if learning:
+            sources, choosing = ("train", "val"), _order(dataset.split("val").ids, settings.seed)
+        else:
             # the probe learns from the same images under other noise: they are all there is
             quarter = min(quarter, max(len(order) // 5, 1))
-            probe = {
-                "train": encoded(unit.split, order[:-quarter][: settings.probe_items]),
-                "val": encoded(unit.split, order[-quarter:]),
-            }
-        else:
-            choosing = _order(dataset.split("val").ids, settings.seed)
-            probe = {
-                "train": encoded("train", learning[: settings.probe_items]),
-                "val": encoded("val", choosing[:quarter]),
-            }
+            sources, learning, choosing = (unit.split, unit.split), order[:-quarter], order[-quarter:]
+        probe = {
+            "train": encoded(sources[0], learning[: settings.probe_items]),
+            "val": encoded(sources[1], choosing[:quarter]),
+        }
         exact = model.exact and (unit.split == "train" or not unit.dataset)
         tested = order[len(chosen) : settings.probe_tests]
         if tested and not exact:

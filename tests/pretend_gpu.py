@@ -4,6 +4,8 @@ Within `pretend_gpu` a tensor that is moved to, or made on, "cuda" becomes an `A
 out by the CPU, but fail where CUDA would: operands on two devices, a generator of the other device, products of
 integers, numpy. So that every move that a program forgets is found on a machine without a GPU. Not found: what
 kernels of a GPU compute otherwise, its memory, its time.
+
+Any command runs there by hand: `python tests/pretend_gpu.py train ddpm-digits --device cuda --steps 3`.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from benchsuite_metrics.linear_probe import LinearProbe
 from benchsuite_models.exact_mixture import ExactMixture
 from toys import SMALL, ToyData, ToyModel
 
-from benchsuite import NoiseSweep, Split, UTurn
+from benchsuite import NoiseSweep, NotApplicableError, Record, Split, UTurn
 from benchsuite.bench import Bench
 from benchsuite.own_data import ExactReadout, OwnData
 from benchsuite.plan import Unit
@@ -140,6 +141,20 @@ def test_where_all_splits_are_the_same_items_a_probe_learns_from_them_too() -> N
     known = dict(zip(found.items.ids, seen["test"], strict=True))
     for item, x in zip(found.probe["train"].ids, seen["train"], strict=True):
         assert np.abs(known[item] - x).max() > 1e-3  # under other noise
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lacking", ["train", "val"])
+def test_a_sweep_does_without_items_that_a_probe_lacks(lacking: str) -> None:
+    found, plain = bench(), bench()
+    found.probe[lacking] = found.probe[lacking].take(range(0))
+    need = NoiseSweep(heads=True, taps=True)
+    record, whole = found.run(need, lambda rows: None), plain.run(need, lambda rows: None)
+    np.testing.assert_array_equal(record["gap/class"], whole["gap/class"])
+    assert set(record["tap_role"]) == {"test", "train", "val"} - {lacking}
+    meta = record.meta | {"factors": {"class": 2}, "entropy": {"class": 0.7}, "exact": False}
+    with pytest.raises(NotApplicableError, match=f"no items of the role '{lacking}'"):
+        LinearProbe().compute({"noise_sweep": Record("noise_sweep", record.arrays, meta)})
 
 
 def test_every_model_gets_the_same_items() -> None:

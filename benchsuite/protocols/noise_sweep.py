@@ -153,7 +153,7 @@ def noise_sweep(
     def keys_of(group: Items) -> torch.Tensor:
         return item_keys(seed, dataset, "noise_sweep", group.ids, group.x.device)
 
-    groups = [(role, group, keys_of(group)) for role, group in probe.items()] if tapped else []
+    groups = [(role, group, keys_of(group)) for role, group in probe.items() if tapped and len(group)]
     own_keys = keys_of(items)
     for t in sorted({*used, *extra}):
         sigma, level = float(sigma_from_log_snr(t)), level_number(t)

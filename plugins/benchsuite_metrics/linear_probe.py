@@ -105,11 +105,9 @@ class LinearProbe(Metric):
         own = record.meta.get("taps", recorded)
         taps = [tap for tap in recorded if self.layers or tap in own or tap in BASELINES]
         task = _Task.of(record, self.preset)
-        if len(task.levels) < 2:
-            raise NotApplicableError(
-                "activations were tapped at one level only, and it takes two; lower sweep.tap_stride or raise "
-                "sweep.nodes"
-            )
+        for role in ("train", "val"):
+            if role not in task.roles:
+                raise NotApplicableError(f"the data set leaves the probe no items of the role {role!r}")
         factors = list(record.meta["factors"])
         labels = np.stack([record[f"tap_labels/{factor}"][task.rows] for factor in factors], axis=1)
         for factor, column in zip(factors, labels[task.roles == "train"].T, strict=True):
@@ -190,10 +188,15 @@ class _Task:
         """All of them, or those of the published protocol.
 
         Raises:
-            NotApplicableError: the model accepts fewer than two of the protocol's noise levels.
+            NotApplicableError: fewer than two levels were tapped, or of the protocol's the model accepts so few.
         """
         roles, log_snr = record["tap_role"], record["tap_log_snr"]
         if preset != "paper-a":
+            if len(log_snr) < 2:
+                raise NotApplicableError(
+                    "activations were tapped at one level only, and it takes two; lower sweep.tap_stride or raise "
+                    "sweep.nodes"
+                )
             return cls(np.arange(len(roles)), roles, np.arange(len(log_snr)))
         near = np.abs(log_snr[:, None] - np.array(PAPER_A_LEVELS)).min(axis=1) < 1e-6
         levels = np.flatnonzero(near)
