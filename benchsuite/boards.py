@@ -170,12 +170,12 @@ def boards(results: Results) -> tuple[Board, ...]:
     general = {row.dataset for row in results.rows if row.ok and not row.factor}
     return tuple(
         _board(results, dataset, factor)
-        for dataset, names in ((dataset, _merged(each.values())) for dataset, each in factors.items())
+        for dataset, names in ((dataset, merged_names(each.values())) for dataset, each in factors.items())
         for factor in ([*names, ""] if dataset in general else names or [""])
     )
 
 
-def _merged(orders: Iterable[list[str]]) -> list[str]:
+def merged_names(orders: Iterable[list[str]]) -> list[str]:
     """All names, each before those that follow it in the order that brings it: deeper models have more levels."""
     merged: list[str] = []
     for names in orders:

@@ -30,9 +30,10 @@ from benchsuite.leaderboard import render_terminal
 from benchsuite.report.figure_files import figure_files
 from benchsuite.report.html import html_text
 from benchsuite.report.markdown import markdown_text
+from benchsuite.report.order_figures import overview
 from benchsuite.report.route_curves import data_sets
-from benchsuite.report.route_figures import overview, routes_figures
-from benchsuite.report.route_panels import BOTTOM, LEFT, RIGHT, TOP, factor_styles
+from benchsuite.report.route_figures import routes_figures
+from benchsuite.report.small_panels import BOTTOM, LEFT, RIGHT, TOP, factor_styles
 from benchsuite.results import parse_results
 
 SVG = "{http://www.w3.org/2000/svg}"

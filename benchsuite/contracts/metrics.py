@@ -32,7 +32,8 @@ class Curve:
     axis: str = "log_snr"
     beside: str | None = None  #: variant in whose panel this curve is drawn, as a theory of it; None = its own
     flags: tuple[str, ...] = ()  #: warnings that belong to the number
-    #: JSON-able facts for the row; "columns", {heading: number or {"value", "low", "high"}}, are put in a table
+    #: JSON-able facts for the row; "columns", {heading: number or {"value", "low", "high"}}, are put in a table,
+    #: and "layers", the taps of its curves from shallow to deep, in a figure
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -9,10 +9,12 @@ from importlib.resources import files
 
 from benchsuite.boards import boards
 from benchsuite.report.axes import text
+from benchsuite.report.layer_figures import layer_figures
 from benchsuite.report.markup import Markup, el, raw
+from benchsuite.report.order_figures import channel_overviews, overview
 from benchsuite.report.route_curves import data_sets
-from benchsuite.report.route_figures import Figure, overview, routes_figures
-from benchsuite.report.route_panels import HEIGHT, WIDTH, Span, panel_attributes, panel_body, span_of
+from benchsuite.report.route_figures import routes_figures
+from benchsuite.report.small_panels import HEIGHT, WIDTH, Figure, Span, panel_attributes, panel_body, span_of
 from benchsuite.results import Results
 
 COLUMNS = 4
@@ -21,20 +23,27 @@ _PER_LETTER = 6.4  #: width of an average letter of the key, with some room
 
 
 def figure_files(results: Results) -> dict[str, str]:
-    """{file name: SVG document}: the overview of every data set with several factors, and one per model."""
+    """{file name: SVG document}: of a data set the overviews of its factors, all routes by model, and layers."""
     found: dict[str, str] = {}
-    for data in data_sets(boards(results)):
-        whole = overview(results, data)
-        named = [("order of emergence", whole)] if whole else []
-        by = f", I/H by {' or '.join(dict.fromkeys(panel.unit for panel in whole.panels))}" if whole else ""
+    pivoted = boards(results)
+
+    def add(where: str, name: str, figure: Figure, span: Span, title: str = "") -> None:
+        found[_file_name(f"{where} {name}", found)] = _sheet(title or f"{where}: {name}", figure, span)
+
+    for data in data_sets(pivoted):
+        if whole := overview(results, data):
+            name = "order of emergence"
+            add(data.name, name, whole, span_of(whole.panels), f"{data.name}: {name}, {whole.says}")
+            for figure in channel_overviews(results, data):
+                add(data.name, f"{name} {figure.title.lower()}", figure, (0.0, 1.0))
         figures = routes_figures(data)
-        named += [(f"routes, {figure.title}", figure) for figure in figures]
         panels = [panel for figure in figures for panel in figure.panels]  # one axis, so that models compare
-        for name, figure in named:
-            span = span_of(figure.panels if figure is whole else panels)
-            found[_file_name(f"{data.name} {name}", found)] = _sheet(
-                f"{data.name}: {name}{by if figure is whole else ''}", figure, span
-            )
+        for figure in figures:
+            add(data.name, f"routes, {figure.title}", figure, span_of(panels))
+    for board in pivoted:
+        for figure in layer_figures(board):
+            where = " · ".join(filter(None, [board.dataset, board.factor]))
+            add(where, figure.title, figure, span_of(figure.panels))
     return found
 
 

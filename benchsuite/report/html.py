@@ -16,7 +16,7 @@ from benchsuite.report import losses, words
 from benchsuite.report.citation import bibtex, works_cited
 from benchsuite.report.clocks import clocks_of
 from benchsuite.report.drawings import drawings
-from benchsuite.report.html_figures import SeriesOf, how_figure, when_figure
+from benchsuite.report.html_figures import SeriesOf, how_figure, layers_figure, when_figure
 from benchsuite.report.html_routes import data_section, section_title
 from benchsuite.report.html_table import board_table, consistency_table, text_table
 from benchsuite.report.markup import Markup, el, raw
@@ -123,6 +123,7 @@ def _board(board: Board, index: int, series: SeriesOf) -> Markup:
         el("dl", {"class": "facts"}, *facts) if facts else None,
         board_table(board, series, ident),
         when_figure(board, series, ident),
+        *layers_figure(board, ident),
         how_figure(board, series, ident),
         drawings(board),
         *(text_table(board, table) for table in losses.tables(board)),

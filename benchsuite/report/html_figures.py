@@ -1,4 +1,4 @@
-"""The two figures of a board: when a factor is fixed (onsets) and how (curves), with their controls."""
+"""The figures of a board: when a factor is fixed (onsets), how (curves, with their controls), and all layers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 from benchsuite.boards import Board, status_words
 from benchsuite.report.clocks import Clock, clock_of, clocks_of
+from benchsuite.report.html_panels import grid, key
+from benchsuite.report.layer_figures import layer_figures
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.onsets import NARROW, WIDE, mark, onset_chart
 from benchsuite.report.panels import Panel, panel_svg, panels_of, value_axis, x_domain
 from benchsuite.report.series import Series
+from benchsuite.report.small_panels import span_of
 from benchsuite.report.svg import fixed
 
 SeriesOf = Mapping[tuple[str, str], Series]
@@ -24,15 +27,15 @@ def when_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:
     own = any(clock_of(line.label, list(line.rows.values())) for line in board.lines)
     clocks = "Under each model, its own clock t/T on the same axis." if own else ""
     hollow = "Hollow: the oracle that a model is compared to. " if any(map(board.reference, board.lines)) else ""
-    key = [
+    marks = [
         el("span", None, _swatch(mark(index, 7, 7, "mark ink"), 14), route)
         for index, route in enumerate(board.routes)
     ]
     return el(
         "figure",
         {"class": "when"},
-        el("h3", None, f"When {board.factor} is fixed"),
-        el("p", {"class": "key"}, *key),
+        el("h3", None, f"When {board.factor} is fixed" if board.factor else "When the curves are half way"),
+        el("p", {"class": "key"}, *marks),
         *charts,
         el(
             "figcaption",
@@ -41,6 +44,25 @@ def when_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:
             f"noise. {hollow}{clocks}",
         ),
     )
+
+
+def layers_figure(board: Board, ident: str) -> list[Markup]:
+    """All layers on one pair of axes, a figure for every metric that follows some."""
+    caption = (
+        "Colours run from the shallowest layer to the deepest; bands are 95 % intervals. Flip: the log-SNR at "
+        "which the order of the layers turns over; above it the deepest stays more alike than the shallowest."
+    )
+    return [
+        el(
+            "figure",
+            {"class": "small"},
+            el("h3", None, figure.title),
+            key(figure),
+            grid(figure, span_of(figure.panels), f"{ident}-y{index}-"),
+            el("figcaption", None, caption),
+        )
+        for index, figure in enumerate(layer_figures(board))
+    ]
 
 
 def how_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:

@@ -1,22 +1,30 @@
-"""What the page says about all factors of a data set: overview, orders of emergence, all routes of each model."""
+"""What the page says about all factors of a data set: overviews, orders of emergence, all routes of each model."""
 
 from __future__ import annotations
 
 from benchsuite.boards import Line
+from benchsuite.report.html_panels import grid, key
 from benchsuite.report.markup import Markup, el, join
+from benchsuite.report.order_figures import channel_overviews, leading_entry, overview
 from benchsuite.report.orders import arrows, orders_of, tau_text, titles_of
 from benchsuite.report.route_curves import Data
-from benchsuite.report.route_figures import Figure, leading_entry, overview, routes_figures
-from benchsuite.report.route_panels import Span, panel_attributes, panel_body, span_of
+from benchsuite.report.route_figures import routes_figures
+from benchsuite.report.small_panels import Figure, span_of
 from benchsuite.report.words import interval, number
 from benchsuite.results import Emergence, Results
 
 MINUS = "−"
+_DOTTED = "Thin dotted lines are what a theory expects."
 
 
 def data_section(results: Results, data: Data, ident: str) -> Markup | None:
     """The section, or None when there is nothing beyond single factors and routes to show."""
-    parts = [_overview(results, data, ident), _orders(results, data), _routes(data, ident)]
+    parts = [
+        _overview(results, data, ident),
+        *_channels(results, data, ident),
+        _orders(results, data),
+        _routes(data, ident),
+    ]
     if not any(parts):
         return None
     return el(
@@ -51,20 +59,51 @@ def _overview(results: Results, data: Data, ident: str) -> Markup | None:
     figure = overview(results, data)
     if figure is None:
         return None
-    routes = " or ".join(dict.fromkeys(panel.unit for panel in figure.panels))
-    caption = (
-        f"I/H of every factor by {routes}; colours run from early to late in the oracle's order, rings mark "
-        "log-SNR₅₀ on H/2, ticks that of the oracle. Rings whose colours are out of sequence are factors fixed in "
-        "another order; τ is Kendall's rank correlation with the oracle's order, with its 95 % bootstrap interval."
-    )
     return el(
         "figure",
         {"class": "small"},
         el("h3", None, figure.title),
-        _key(figure),
-        _grid(figure, span_of(figure.panels), f"{ident}-o"),
-        el("figcaption", None, caption),
+        key(figure),
+        grid(figure, span_of(figure.panels), f"{ident}-o"),
+        el("figcaption", None, _caption(data, figure)),
     )
+
+
+def _caption(data: Data, figure: Figure) -> str:
+    half = "H/2" if figure.panels[0].level == "H" else "half of the way"
+    whose = "the oracle's order" if any(line.oracle for line in data.lines) else "the order of the first model"
+    compared = any(stroke.ideal for panel in figure.panels for stroke in panel.strokes)
+    said = (
+        f"{figure.says[0].upper()}{figure.says[1:]} for every factor; colours run from early to late in {whose}, "
+        f"rings mark log-SNR₅₀ on {half}{', ticks that of the oracle' if compared else ''}."
+    )
+    if compared:
+        said += (
+            " Rings whose colours are out of sequence are factors fixed in another order; τ is Kendall's rank "
+            "correlation with the oracle's order, with its 95 % bootstrap interval."
+        )
+    return f"{said} {_DOTTED}" if _expected(figure) else said
+
+
+def _channels(results: Results, data: Data, ident: str) -> list[Markup]:
+    parts = []
+    for index, figure in enumerate(channel_overviews(results, data)):
+        caption = "In the same colours; rings mark where a factor is half lost."
+        caption += f" {_DOTTED}" if _expected(figure) else ""
+        parts.append(
+            el(
+                "figure",
+                {"class": "small"},
+                el("h3", None, figure.title),
+                grid(figure, (0.0, 1.0), f"{ident}-c{index}-"),
+                el("figcaption", None, caption),
+            )
+        )
+    return parts
+
+
+def _expected(figure: Figure) -> bool:
+    return any(stroke.theory for panel in figure.panels for stroke in panel.strokes)
 
 
 def _routes(data: Data, ident: str) -> Markup | None:
@@ -74,7 +113,7 @@ def _routes(data: Data, ident: str) -> Markup | None:
     span = span_of([panel for figure in figures for panel in figure.panels])
     parts = []
     for index, figure in enumerate(figures):
-        drawn = join([_key(figure), _grid(figure, span, f"{ident}-r{index}-")])
+        drawn = join([key(figure), grid(figure, span, f"{ident}-r{index}-")])
         if len(data.factors) > 1:
             said = f"{figure.title}: {len(figure.panels)} factors"
             drawn = el("details", None, el("summary", None, said), drawn)
@@ -155,22 +194,3 @@ def _order_row(entry: Emergence, line: Line | None) -> Markup:
         el("td", None, tau),
         el("td", {"class": "absent"}, ", ".join(entry.left_out) or "–"),
     )
-
-
-def _key(figure: Figure) -> Markup:
-    box = {"class": "swatch", "viewBox": "0 0 32 14", "width": "32", "height": "14", "aria-hidden": "true"}
-    entries = [
-        el("span", None, el("svg", box, el("path", {"class": f"line {style}", "d": "M2 7H30"})), name)
-        for name, style in figure.key
-    ]
-    return el("p", {"class": "key"}, *entries)
-
-
-def _grid(figure: Figure, span: Span, ident: str) -> Markup:
-    cells = []
-    for index, panel in enumerate(figure.panels):
-        own = f"{ident}{index}"
-        attributes = {"class": "panel routes", "tabindex": "0", **panel_attributes(panel, span, own)}
-        tip = el("div", {"class": "tip", "role": "status", "hidden": ""})
-        cells.append(el("div", {"class": "cell"}, el("svg", attributes, panel_body(panel, span, own)), tip))
-    return el("div", {"class": "panels"}, *cells)

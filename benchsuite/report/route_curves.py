@@ -38,7 +38,7 @@ class Data:
     """Everything about one data set that goes beyond one factor."""
 
     name: str
-    boards: tuple[Board, ...]  #: one per factor with a known entropy
+    boards: tuple[Board, ...]  #: one per factor
     lines: tuple[Line, ...]  #: one per (label, split), oracles first; of the first board that has it
 
     @property
@@ -48,10 +48,10 @@ class Data:
 
 
 def data_sets(pivoted: Sequence[Board]) -> tuple[Data, ...]:
-    """Group boards by data set; boards without a factor, or whose entropy is unknown, have no place in it."""
+    """Group boards by data set; boards without a factor have no place in it."""
     found: dict[str, list[Board]] = {}
     for board in pivoted:
-        if board.factor and board.entropy:
+        if board.factor:
             found.setdefault(board.dataset, []).append(board)
     groups = []
     for name, boards in found.items():
