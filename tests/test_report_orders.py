@@ -168,7 +168,7 @@ def test_layers_are_drawn_from_shallow_to_deep_in_the_unit_of_the_published_one(
     assert "digits-feature-similarity-all-layers.svg" in figure_files(results)
     titles = [e["text"] for e in Page(html_text(results)).all("h3")]
     assert "feature-similarity: all layers" in titles
-    assert "When the curves are half way" in titles, "they are about no factor"
+    assert "When half of the way is gone" in titles, "they are about no factor"
 
 
 @pytest.mark.parametrize(

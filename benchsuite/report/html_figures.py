@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchsuite.boards import Board, status_words
+from benchsuite.report import words
 from benchsuite.report.clocks import Clock, clock_of, clocks_of
 from benchsuite.report.html_panels import grid, key
 from benchsuite.report.layer_figures import layer_figures
@@ -34,7 +35,7 @@ def when_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:
     return el(
         "figure",
         {"class": "when"},
-        el("h3", None, f"When {board.factor} is fixed" if board.factor else "When the curves are half way"),
+        el("h3", None, words.when(board)),
         el("p", {"class": "key"}, *marks),
         *charts,
         el(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchsuite.boards import Board, Line
+from benchsuite.report import words
 from benchsuite.report.axes import rule, text, x_axis
 from benchsuite.report.clocks import Clock, clock_of
 from benchsuite.report.markup import Markup, el, join
@@ -54,7 +55,7 @@ def onset_chart(
     bottom = TOP + sum(heights)
     x = Scale(onset_domain(lines), (layout.left, layout.right))
     parts = [
-        el("title", {"id": f"{ident}-t"}, f"When {board.factor} is fixed"),
+        el("title", {"id": f"{ident}-t"}, words.when(board)),
         el("desc", {"id": f"{ident}-d"}, _described(lines)),
         x_axis(x, TOP, bottom, layout.ticks),
     ]
@@ -98,7 +99,12 @@ def _clock(line: Line) -> Clock | None:
 
 
 def _height(line: Line, routes: Sequence[str], layout: Layout) -> int:
-    return layout.heading + 2 * PAD + LANE * len(routes) + (RULER if _clock(line) else 0)
+    return layout.heading + 2 * PAD + _lanes(routes) + (RULER if _clock(line) else 0)
+
+
+def _lanes(routes: Sequence[str]) -> int:
+    """Height of the lanes; of at least two, because the name beside them has two lines."""
+    return LANE * max(2, len(routes))
 
 
 def _row(line: Line, board: Board, x: Scale, top: float, series: Series, layout: Layout) -> Markup:
@@ -111,13 +117,12 @@ def _row(line: Line, board: Board, x: Scale, top: float, series: Series, layout:
     if layout.heading:
         parts = [text(0, top + 20, line.label, "start", "who"), text(layout.right, top + 20, said, "end")]
     else:
-        lanes = LANE * len(routes)
-        middle = top + PAD + min(lanes / 2, lanes - 14)  # both lines end above the clock, however few lanes
+        middle = top + PAD + min(_lanes(routes) / 2, _lanes(routes) - 19)  # both lines end above the clock
         parts = [text(0, middle + 1, line.label, "start", "who"), text(0, middle + 16, said, "start")]
     top += layout.heading + PAD
     for route, onset in _onsets(line):
         index = routes.index(route)
-        y = top + LANE * (index + 0.5)
+        y = top + (_lanes(routes) - LANE * len(routes)) / 2 + LANE * (index + 0.5)
         if route in ideal:  # the gap to the oracle, as a distance
             parts.append(rule(x(ideal[route].value), y, x(onset.value), y, "gap"))
             parts.append(
@@ -128,7 +133,7 @@ def _row(line: Line, board: Board, x: Scale, top: float, series: Series, layout:
         parts.append(mark(index, x(onset.value), y, f"mark {series.style}", f"{route}: {onset.value:.2f}"))
     clock = _clock(line)
     if clock:
-        parts.append(_ruler(clock, x, top + LANE * len(routes) + 8, layout.ticks))
+        parts.append(_ruler(clock, x, top + _lanes(routes) + 8, layout.ticks))
     return el("g", {"class": f"series {series.key}"}, *parts)
 
 

@@ -88,6 +88,11 @@ def verdict_words(board: Board, route: str) -> str:
     return f"failed calibration, does not rank: {verdict.reason or limits}"
 
 
+def when(board: Board) -> str:
+    """Title of what shows the onsets."""
+    return f"When {board.factor} is fixed" if board.factor else "When half of the way is gone"
+
+
 def headline(board: Board, minus: str = "-") -> str:
     """One or two sentences: when the ideal model fixes the factor by each route, and who comes closest."""
     sentences = []
@@ -96,7 +101,8 @@ def headline(board: Board, minus: str = "-") -> str:
     said = [f"{number(onset.value, 2, minus)} ({route})" for route, onset in onsets if onset]
     if oracle and said:
         ideal = f"The ideal of these {board.population} images" if board.population else oracle.label
-        sentences.append(f"{ideal} fixes {board.factor} at log-SNR {', '.join(said)}.")
+        does = f"fixes {board.factor}" if board.factor else "is half way"
+        sentences.append(f"{ideal} {does} at log-SNR {', '.join(said)}.")
     best = [line for line in board.lines if line.rank == 1 and line.score]
     if best:
         gaps = [number(line.score.value, 2, minus) for line in best if line.score]
