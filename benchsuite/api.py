@@ -161,11 +161,12 @@ def carry_out(
     calibrations: Sequence[Path] = (),
 ) -> tuple[dict[str, Any], list[Outcome]]:
     """Run a plan and assemble the results document; `calibrations` are folders that may hold the user's own."""
+    # before anything runs: whoever commits or edits meanwhile does not change the code that is loaded
+    facts = provenance.describe(catalog, device, plan.settings.dtype, plan.settings.seed)
     started, clock = datetime.now(UTC), time.perf_counter()
     outcomes = run(plan, store, device, reporter)
     # the computing behind the results, whenever it was done
     seconds = time.perf_counter() - clock + sum(outcome.stored_seconds for outcome in outcomes)
-    facts = provenance.describe(catalog, device, plan.settings.dtype, plan.settings.seed)
     facts |= {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 1)}
     return assemble(plan, outcomes, facts, *calibrations), outcomes
 

@@ -15,7 +15,7 @@ from benchsuite_models.exact_mixture import ExactMixture
 from toys import SMALL, ToyData, ToyModel, catalog_of
 
 import benchsuite
-from benchsuite import UsageError
+from benchsuite import UsageError, api, provenance
 from benchsuite.api import Report, measure, resolve_device
 from benchsuite.discovery import Catalog
 from benchsuite.results import parse_results
@@ -35,6 +35,23 @@ def test_it_is_the_public_name() -> None:
     assert benchsuite.Report is Report
     with pytest.raises(AttributeError, match="has no attribute 'measurement'"):
         benchsuite.measurement  # noqa: B018
+
+
+def test_the_revision_is_that_of_the_start(first_party: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit made while a run is under way is not what ran."""
+    revision, run = ["before"], api.run
+
+    def committing(*arguments: Any) -> Any:
+        revision[0] = "after"
+        return run(*arguments)
+
+    monkeypatch.setattr(provenance, "git_revision", lambda folder: {"revision": revision[0], "dirty": False})
+    monkeypatch.setattr(api, "run", committing)
+    made = measure(
+        ExactMixture(MEANS), metrics=["class-retention"], n=4, settings=SMALL, device="cpu", catalog=first_party
+    )
+    assert revision == ["after"]
+    assert made.document["provenance"]["git"]["revision"] == "before"
 
 
 def test_the_report_holds_what_the_command_line_writes(report: Report) -> None:
