@@ -14,7 +14,6 @@ from benchsuite.report.words import interval, number
 from benchsuite.results import Emergence, Results
 
 MINUS = "−"
-_DOTTED = "Thin dotted lines are what a theory expects."
 
 
 def data_section(results: Results, data: Data, ident: str) -> Markup | None:
@@ -82,28 +81,23 @@ def _caption(data: Data, figure: Figure) -> str:
             " Rings whose colours are out of sequence are factors fixed in another order; τ is Kendall's rank "
             "correlation with the oracle's order, with its 95 % bootstrap interval."
         )
-    return f"{said} {_DOTTED}" if _expected(figure) else said
+    return said
 
 
 def _channels(results: Results, data: Data, ident: str) -> list[Markup]:
     parts = []
     for index, figure in enumerate(channel_overviews(results, data)):
-        caption = "In the same colours; rings mark where a factor is half lost."
-        caption += f" {_DOTTED}" if _expected(figure) else ""
         parts.append(
             el(
                 "figure",
                 {"class": "small"},
                 el("h3", None, figure.title),
+                key(figure),
                 grid(figure, (0.0, 1.0), f"{ident}-c{index}-"),
-                el("figcaption", None, caption),
+                el("figcaption", None, "In the same colours; rings mark where half of the way is lost."),
             )
         )
     return parts
-
-
-def _expected(figure: Figure) -> bool:
-    return any(stroke.theory for panel in figure.panels for stroke in panel.strokes)
 
 
 def _routes(data: Data, ident: str) -> Markup | None:

@@ -105,8 +105,10 @@ def _figure(
         if found:
             aside = asides.get((line.label, line.split), "")
             panels.append(_panel(line, found, styles, aside, level))
-    key = tuple((name, styles[name]) for name in dict.fromkeys([*order, *data.factors]))
-    return Figure(title, key, tuple(panels)) if panels else None
+    key = [(name, styles[name]) for name in dict.fromkeys([*order, *data.factors])]
+    if any(stroke.theory for panel in panels for stroke in panel.strokes):
+        key.append(("what a theory expects", "theory grey"))
+    return Figure(title, tuple(key), tuple(panels)) if panels else None
 
 
 def _panel(line: Line, found: Mapping[str, Reading], styles: Mapping[str, str], aside: str, level: str) -> Small:
