@@ -37,21 +37,22 @@ def overview(results: Results, data: Data) -> Figure | None:
     if len(data.factors) < 2:
         return None
     entry = leading_entry(results, data)
-    informed = any(_information(board, line) for board in data.boards for line in data.lines)
-    if not informed and entry is None:
+    routes = {(line.label, line.split): _leading_route(data, line) for line in data.lines}
+    read: Read
+    if any(routes.values()):
+        read, level = _information, "H"
+    elif entry:
+        read, level = _shares(entry.metric), "ceiling"
+        routes = dict.fromkeys(routes, entry.metric)
+    else:
         return None
-    read: Read = _information if informed else _shares(entry.metric if entry else "")
-    taus = {
-        (found.label, found.split, metric): f"τ {tau_text(found, '−')}"
+    asides = {
+        (found.label, found.split): f"τ {tau_text(found, '−')}"
         for metric, entries in orders_of(results, data.name).items()
         for found in entries
-        if found.tau
+        if found.tau and routes.get((found.label, found.split)) == metric
     }
-    asides = {}
-    for line in data.lines:
-        metric = (_leading_route(data, line) if informed else entry and entry.metric) or ""
-        asides[line.label, line.split] = taus.get((line.label, line.split, metric), "")
-    return _figure(results, data, read, "Order of emergence at a glance", asides, "H" if informed else "ceiling")
+    return _figure(results, data, read, "Order of emergence at a glance", asides, level)
 
 
 def channel_overviews(results: Results, data: Data) -> list[Figure]:
