@@ -67,6 +67,15 @@ class Board:
     calibration: Mapping[str, Verdict | None]  #: of the routes; None = never calibrated, absent = not stated
 
     @property
+    def title(self) -> str:
+        """What it is called: "digits · class"."""
+        return " · ".join(filter(None, [self.dataset, self.factor]))
+
+    def line(self, label: str, split: str) -> Line | None:
+        """The line of one model."""
+        return next((line for line in self.lines if (line.label, line.split) == (label, split)), None)
+
+    @property
     def checks(self) -> tuple[str, ...]:
         """Names of the identities that any line was held to."""
         return tuple(dict.fromkeys(name for line in self.lines for name in line.checks))

@@ -116,7 +116,19 @@ class Row:
     @property
     def published(self) -> CurvePoints | None:
         """The curve that the scalars come from, if there is one."""
-        return next((curve for curve in self.curves if curve.variant == ""), None)
+        return self.curve("")
+
+    def curve(self, variant: str) -> CurvePoints | None:
+        """The curve of a variant; "" is the published one."""
+        return next((curve for curve in self.curves if curve.variant == variant), None)
+
+    def theory(self, variant: str) -> CurvePoints | None:
+        """What is expected of the curve of a variant."""
+        return next((curve for curve in self.curves if curve.beside == variant), None)
+
+    def onset_of(self, curve: CurvePoints) -> Estimate | None:
+        """Where one of its curves is half way: the published one's is a scalar of the row."""
+        return self.scalars["log_snr_50"] if curve.variant == "" else curve.onset
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,7 @@ def figure_files(results: Results) -> dict[str, str]:
             add(data.name, f"routes, {figure.title}", figure, span_of(panels))
     for board in pivoted:
         for figure in layer_figures(board):
-            where = " · ".join(filter(None, [board.dataset, board.factor]))
-            add(where, figure.title, figure, span_of(figure.panels))
+            add(board.title, figure.title, figure, span_of(figure.panels))
     return found
 
 

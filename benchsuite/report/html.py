@@ -81,7 +81,7 @@ def _sections(results: Results, pivoted: tuple[Board, ...], series: SeriesOf) ->
         extra = beyond.get(board.dataset)
         single = board.dataset in groups and len(groups[board.dataset].factors) == 1
         found += [extra] if extra and not single else []
-        found.append((f"b{index}", _title(board), _board(board, index, series)))
+        found.append((f"b{index}", board.title, _board(board, index, series)))
         found += [extra] if extra and single else []
         if extra:
             del beyond[board.dataset]
@@ -118,7 +118,7 @@ def _board(board: Board, index: int, series: SeriesOf) -> Markup:
     return el(
         "section",
         {"class": "board", "id": ident, "aria-labelledby": f"{ident}-h"},
-        el("h2", {"id": f"{ident}-h"}, _title(board)),
+        el("h2", {"id": f"{ident}-h"}, board.title),
         el("p", {"class": "headline"}, words.headline(board, "−")),
         el("dl", {"class": "facts"}, *facts) if facts else None,
         board_table(board, series, ident),
@@ -192,10 +192,6 @@ def _citation(results: Results) -> Markup:
 
 
 # ------------------------------------------------------------------------------------------- helpers
-
-
-def _title(board: Board) -> str:
-    return " · ".join(filter(None, [board.dataset, board.factor]))
 
 
 def _toggles(series: int, clocks: int) -> str:

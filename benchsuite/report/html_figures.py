@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from benchsuite.boards import Board, status_words
 from benchsuite.report import words
 from benchsuite.report.clocks import Clock, clock_of, clocks_of
-from benchsuite.report.html_panels import grid, key
+from benchsuite.report.html_panels import framed, swatch
 from benchsuite.report.layer_figures import layer_figures
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.onsets import NARROW, WIDE, mark, onset_chart
@@ -29,7 +29,7 @@ def when_figure(board: Board, series: SeriesOf, ident: str) -> Markup | None:
     clocks = "Under each model, its own clock t/T on the same axis." if own else ""
     hollow = "Hollow: the oracle that a model is compared to. " if any(map(board.reference, board.lines)) else ""
     marks = [
-        el("span", None, _swatch(mark(index, 7, 7, "mark ink"), 14), route)
+        el("span", None, swatch(mark(index, 7, 7, "mark ink"), 14), route)
         for index, route in enumerate(board.routes)
     ]
     return el(
@@ -54,14 +54,7 @@ def layers_figure(board: Board, ident: str) -> list[Markup]:
         "which the order of the layers turns over; above it the deepest stays more alike than the shallowest."
     )
     return [
-        el(
-            "figure",
-            {"class": "small"},
-            el("h3", None, figure.title),
-            key(figure),
-            grid(figure, span_of(figure.panels), f"{ident}-y{index}-"),
-            el("figcaption", None, caption),
-        )
+        framed(figure, span_of(figure.panels), f"{ident}-y{index}-", caption)
         for index, figure in enumerate(layer_figures(board))
     ]
 
@@ -159,19 +152,13 @@ def _controls(board: Board, series: SeriesOf, clocks: list[Clock]) -> Markup:
         look = series[line.label, line.split]
         box = el("input", {"type": "checkbox", "class": f"t-{look.key}", "checked": ""})
         stroke = el("path", {"class": f"line {look.style}", "d": "M2 7H30"})
-        boxes.append(el("label", {"class": f"l-{look.key}"}, box, _swatch(stroke, 32), line.title))
+        boxes.append(el("label", {"class": f"l-{look.key}"}, box, swatch(stroke, 32), line.title))
     options = [
         el("option", {"class": f"k{index}", "data-clock": _nodes(clock)}, clock.label)
         for index, clock in enumerate(clocks)
     ]
     choice = el("label", {"class": "choice"}, "upper axis: t/T, ", el("select", None, *options))
     return el("div", {"class": "controls", "role": "group", "aria-label": "Lines shown"}, *boxes, choice)
-
-
-def _swatch(drawing: Markup, width: int) -> Markup:
-    size = {"width": str(width), "height": "14"}
-    box = {"class": "swatch", "viewBox": f"0 0 {width} 14", **size, "aria-hidden": "true"}
-    return el("svg", box, drawing)
 
 
 def _nodes(clock: Clock, most: int = 64) -> str:

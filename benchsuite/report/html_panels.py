@@ -8,12 +8,30 @@ from benchsuite.report.small_panels import Figure, Span, panel_attributes, panel
 
 def key(figure: Figure) -> Markup:
     """Which line is what."""
-    box = {"class": "swatch", "viewBox": "0 0 32 14", "width": "32", "height": "14", "aria-hidden": "true"}
     entries = [
-        el("span", None, el("svg", box, el("path", {"class": f"line {style}", "d": "M2 7H30"})), name)
+        el("span", None, swatch(el("path", {"class": f"line {style}", "d": "M2 7H30"}), 32), name)
         for name, style in figure.key
     ]
     return el("p", {"class": "key"}, *entries)
+
+
+def swatch(drawing: Markup, width: int) -> Markup:
+    """A sample of a line or mark, `width` pixels wide."""
+    size = {"width": str(width), "height": "14"}
+    box = {"class": "swatch", "viewBox": f"0 0 {width} 14", **size, "aria-hidden": "true"}
+    return el("svg", box, drawing)
+
+
+def framed(figure: Figure, span: Span, ident: str, caption: str) -> Markup:
+    """The whole figure: title, key, panels on the axis `span`, caption."""
+    return el(
+        "figure",
+        {"class": "small"},
+        el("h3", None, figure.title),
+        key(figure),
+        grid(figure, span, ident),
+        el("figcaption", None, caption),
+    )
 
 
 def grid(figure: Figure, span: Span, ident: str) -> Markup:

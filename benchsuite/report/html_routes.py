@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchsuite.boards import Line
-from benchsuite.report.html_panels import grid, key
+from benchsuite.report.html_panels import framed, grid, key
 from benchsuite.report.markup import Markup, el, join
 from benchsuite.report.order_figures import channel_overviews, leading_entry, overview
 from benchsuite.report.orders import arrows, orders_of, tau_text, titles_of
@@ -58,14 +58,7 @@ def _overview(results: Results, data: Data, ident: str) -> Markup | None:
     figure = overview(results, data)
     if figure is None:
         return None
-    return el(
-        "figure",
-        {"class": "small"},
-        el("h3", None, figure.title),
-        key(figure),
-        grid(figure, span_of(figure.panels), f"{ident}-o"),
-        el("figcaption", None, _caption(data, figure)),
-    )
+    return framed(figure, span_of(figure.panels), f"{ident}-o", _caption(data, figure))
 
 
 def _caption(data: Data, figure: Figure) -> str:
@@ -85,19 +78,9 @@ def _caption(data: Data, figure: Figure) -> str:
 
 
 def _channels(results: Results, data: Data, ident: str) -> list[Markup]:
-    parts = []
-    for index, figure in enumerate(channel_overviews(results, data)):
-        parts.append(
-            el(
-                "figure",
-                {"class": "small"},
-                el("h3", None, figure.title),
-                key(figure),
-                grid(figure, (0.0, 1.0), f"{ident}-c{index}-"),
-                el("figcaption", None, "In the same colours; rings mark where half of the way is lost."),
-            )
-        )
-    return parts
+    caption = "In the same colours; rings mark where half of the way is lost."
+    figures = enumerate(channel_overviews(results, data))
+    return [framed(figure, (0.0, 1.0), f"{ident}-c{index}-", caption) for index, figure in figures]
 
 
 def _routes(data: Data, ident: str) -> Markup | None:

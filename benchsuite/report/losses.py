@@ -109,7 +109,7 @@ def _measured(line: Line, route: str) -> list[CurvePoints]:
 
 def _expected(line: Line, route: str, curve: CurvePoints) -> str:
     """Onset, width and name of the theory beside a curve."""
-    theory = next((other for other in line.rows[route].curves if other.beside == curve.variant), None)
+    theory = line.rows[route].theory(curve.variant)
     if theory is None:
         return "–"
     width = f", width {words.number(theory.width.value, DIGITS)}" if theory.width else ""

@@ -38,9 +38,8 @@ fence = "```"
 
 
 def _board(board: Board) -> list[str]:
-    title = " · ".join(filter(None, [board.dataset, board.factor]))
     facts = "; ".join(f"{escape(name)}: {escape(value)}" for name, value in words.board_facts(board))
-    parts = [f"## {escape(title)}", escape(words.headline(board))]
+    parts = [f"## {escape(board.title)}", escape(words.headline(board))]
     parts += [f"{facts}."] if facts else []
     parts += [_table(board)] if board.columns else [_own_table(board, x) for x in losses.own_tables(board)]
     parts += [escape(said)] if (said := words.curves_only(board)) else []

@@ -58,19 +58,20 @@ def overview(results: Results, data: Data) -> Figure | None:
 def channel_overviews(results: Results, data: Data) -> list[Figure]:
     """The same under every other kind of noise that the leading metric was measured under for several factors."""
     entry = leading_entry(results, data)
-    axes: dict[str, set[str]] = {}
+    if entry is None:
+        return []
+    factors: dict[str, set[str]] = {}
     for board in data.boards:
-        for line in board.lines:
-            row = line.rows.get(entry.metric) if entry else None
-            for curve in row.curves if row and row.ok else ():
+        for row in board.rows:
+            for curve in row.curves if row.metric == entry.metric and row.ok else ():
                 if not curve.clocked and curve.beside is None:
-                    axes.setdefault(curve.variant, set()).add(board.factor)
-    figures = []
-    for variant in (variant for variant, factors in axes.items() if len(factors) > 1):
-        assert entry is not None
-        figure = _figure(results, data, _shares(entry.metric, variant), f"Under {variant}", {}, "ceiling")
-        figures += [figure] if figure else []
-    return figures
+                    factors.setdefault(curve.variant, set()).add(board.factor)
+    figures = (
+        _figure(results, data, _shares(entry.metric, variant), f"Under {variant}", {}, "ceiling")
+        for variant, found in factors.items()
+        if len(found) > 1
+    )
+    return [figure for figure in figures if figure]
 
 
 def leading_order(results: Results, data: Data) -> list[str]:
@@ -140,27 +141,24 @@ def _shares(metric: str, variant: str = "") -> Read:
     """How to read one curve of a metric: the share of its way from floor to ceiling."""
 
     def read(board: Board, line: Line) -> Reading | None:
-        own = next((o for o in board.lines if (o.label, o.split) == (line.label, line.split)), None)
-        measured = _curve(own, metric, variant)
-        if own is None or measured is None:
+        own = board.line(line.label, line.split)
+        row = own.rows.get(metric) if own else None
+        curve = row.curve(variant) if row and row.ok else None
+        if own is None or row is None or curve is None or curve.floor == curve.ceiling:
             return None
-        curve, onset = measured
         reference = board.reference(own)
-        ideal = _curve(reference, metric, variant)
-        theory = next((other for other in own.rows[metric].curves if other.beside == variant), None)
-        says = f"share of the way from floor to ceiling by {metric}"
-        return Reading(says, _share(curve), onset, ideal and ideal[1], theory and _share(theory))
+        ideal = reference.rows.get(metric) if reference else None
+        stated = ideal.curve(variant) if ideal else None
+        theory = row.theory(variant)
+        return Reading(
+            f"share of the way from floor to ceiling by {metric}",
+            _share(curve),
+            row.onset_of(curve),
+            ideal.onset_of(stated) if ideal and stated else None,
+            _share(theory) if theory else None,
+        )
 
     return read
-
-
-def _curve(line: Line | None, metric: str, variant: str) -> tuple[CurvePoints, Estimate | None] | None:
-    """A curve of a line and its onset."""
-    row = line.rows.get(metric) if line else None
-    curve = next((curve for curve in row.curves if curve.variant == variant), None) if row and row.ok else None
-    if row is None or curve is None or curve.floor == curve.ceiling:
-        return None
-    return curve, row.scalars["log_snr_50"] if variant == "" else curve.onset
 
 
 def _share(curve: CurvePoints) -> CurvePoints:

@@ -79,7 +79,7 @@ def panels_of(board: Board, published: bool) -> list[Panel]:
             for curve in row.curves if row and row.ok else ():
                 panel = curve.variant if curve.beside is None else curve.beside
                 if (panel == "") is published:
-                    onset = row.scalars["log_snr_50"] if row and curve.variant == "" else curve.onset
+                    onset = row.onset_of(curve) if row else None
                     aims = bool(row and (row.scalars["log_snr_50"] or "log_snr_50" in row.scalar_notes))
                     found.setdefault((route, panel), []).append(Drawn(line, curve, onset, aims))
     # theories last: a panel is described by what was measured

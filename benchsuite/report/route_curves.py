@@ -65,7 +65,7 @@ def data_sets(pivoted: Sequence[Board]) -> tuple[Data, ...]:
 
 def routes_of(board: Board, line: Line) -> FactorRoutes | None:
     """The routes of one line of a board, None if it has none; `line` may come from another board."""
-    here = next((own for own in board.lines if (own.label, own.split) == (line.label, line.split)), None)
+    here = board.line(line.label, line.split)
     if here is None or board.entropy is None:
         return None
     routes = _curves(here, board.entropy)

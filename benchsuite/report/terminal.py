@@ -29,9 +29,8 @@ def render_terminal(results: object, console: Console) -> None:
     for dataset in dict.fromkeys(board.dataset for board in pivoted):
         _orders(parsed, dataset, pivoted, console)
     for board in pivoted:
-        title = " · ".join(filter(None, [board.dataset, board.factor]))
         console.print()
-        console.print(_text(title, "bold"))
+        console.print(_text(board.title, "bold"))
         console.print(_text(words.headline(board)))
         fit = max(1, (console.width - _FIXED) // _PER_ROUTE)
         for start in range(0, len(board.columns), fit):
