@@ -70,6 +70,20 @@ def test_curves_round_trip(tmp_path: Path) -> None:
     assert store.curves(key_of({})) == []
 
 
+def test_names_keep_their_order(tmp_path: Path) -> None:
+    """Levels of a hierarchy run from the root to the leaves, columns as a metric states them."""
+    store, names = Store(tmp_path), ("class", "level-1", "level-0")
+    made = Record("channels", {"kept": np.zeros(1)}, {"factors": dict.fromkeys(names, 2)})
+    store.put_record("k" * 32, made, {})
+    read = store.record("k" * 32)
+    assert read is not None
+    assert tuple(read.meta["factors"]) == names
+    extra = {"columns": dict.fromkeys(names, 1.0)}
+    store.put_curves("c" * 32, [Curve("", np.zeros(1), np.zeros((1, 1)), ("a",), "nats", extra=extra)], {})
+    (curve,) = store.curves("c" * 32) or []
+    assert tuple(curve.extra["columns"]) == names
+
+
 def test_an_unknown_array_is_named_with_those_there_are() -> None:
     with pytest.raises(KeyError, match=r"u_turn record has no 'gap/class'; it has \['items', 'judged/class'"):
         RECORD["gap/class"]
